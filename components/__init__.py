@@ -1,0 +1,1 @@
+"""One folder a task of the pipelines; each calls its stage and nothing else."""

@@ -1,0 +1,25 @@
+"""Score a checkpoint on the evaluation set, with intervals and plots."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    settings: str,
+    checkpoint: dsl.Input[dsl.Model],
+    batches: dsl.Input[dsl.Dataset],
+    labels: dsl.Input[dsl.Dataset],
+    out: dsl.Output[dsl.Artifact],
+) -> None:
+    from crosswatch.stages import control
+
+    control.run_stage(
+        "evaluate",
+        settings,
+        checkpoint=checkpoint.path,
+        batches=batches.path,
+        labels=labels.path,
+        out=out.path,
+    )

@@ -1,0 +1,14 @@
+"""Verify, decode and synchronise deliveries into a batch set with splits."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(settings: str, batches: str, workspace: str, out: dsl.Output[dsl.Dataset]) -> None:
+    from crosswatch.stages import control
+
+    control.run_stage(
+        "ingest", settings, arrivals=batches, known=f"{workspace}/batches", out=out.path
+    )

@@ -1,0 +1,1 @@
+"""Pipelines: order, artifacts and resources of tasks, and nothing else."""

@@ -1,0 +1,3 @@
+"""Retrain, evaluate and promote cross-modal anomaly detectors on every production batch."""
+
+__version__ = "0.1.0"

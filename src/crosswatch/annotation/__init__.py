@@ -1,0 +1,1 @@
+"""From an expert's sparse notes to a box, a class and a mask."""

@@ -1,0 +1,252 @@
+"""A directory with a manifest: committed in one rename, verified when opened.
+
+Whoever finds a folder with a manifest finds it complete: it is written beside its target under a
+temporary name, and takes the target's name when its manifest stands.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import crosswatch
+from crosswatch.errors import UserError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What stands in an artifact, and where it comes from."""
+
+    kind: str
+    files: Mapping[str, Mapping[str, Any]]  # path -> {"bytes": int, "sha256": str}
+    parents: Mapping[str, str]  # role -> digest of the artifact that was read
+    config: Mapping[str, Any]
+    counts: Mapping[str, float]
+    warnings: tuple[str, ...]
+    quarantined: Mapping[str, str]  # batch id -> reason
+    note: str
+    code_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """One hash over contents, parents and configuration (not over counts of time spent)."""
+        named = {path: entry["sha256"] for path, entry in self.files.items()}
+        basis = [self.kind, named, dict(self.parents), dict(self.config)]
+        return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
+
+
+class Draft:
+    """An artifact being written: put files below `path`, facts into the fields."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self.quarantined: dict[str, str] = {}
+        self.note = ""
+        self.parents: dict[str, str] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+
+@contextlib.contextmanager
+def create(
+    out: Path,
+    *,
+    kind: str,
+    config: Mapping[str, Any] | None = None,
+    parents: Mapping[str, str] | None = None,
+) -> Iterator[Draft]:
+    """Write an artifact: commit it when the block ends well, leave nothing when it does not.
+
+    Raises:
+        UserError: `out` holds something else than an artifact, or cannot be written.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not an artifact. Name another --out or remove it.")
+    temporary = _temporary_beside(out)
+    try:
+        draft = Draft(temporary)
+        draft.parents.update(parents or {})
+        yield draft
+        manifest = _describe(draft, kind=kind, config=config or {})
+        _write_synced(temporary / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1))
+        _take_name(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -> Manifest:
+    """Read an artifact's manifest and hold every file against its size and hash.
+
+    Raises:
+        UserError: there is no artifact, it is of another kind, or a file was changed or lost.
+    """
+    try:
+        values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: holds no {MANIFEST}, so it is not a finished artifact. "
+            "Run the stage that makes it."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path / MANIFEST}: is damaged: {error}. Run the stage again.") from error
+    manifest = Manifest(**{**values, "warnings": tuple(values["warnings"])})
+    if kind is not None and manifest.kind != kind:
+        raise UserError(f"{path}: is a {manifest.kind} artifact; a {kind} artifact is needed here.")
+    if verify:
+        for name, entry in manifest.files.items():
+            _verify_file(path, name, entry)
+    return manifest
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Hard-link a folder's files, or copy them where the file system cannot link."""
+    for entry in sorted(source.rglob("*")):
+        to = target / entry.relative_to(source)
+        if entry.is_dir():
+            to.mkdir(parents=True, exist_ok=True)
+            continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(entry, to)
+        except OSError:
+            shutil.copy2(entry, to)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that readers see the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _write_synced(temporary, json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def create_exclusively(path: Path, value: Any) -> bool:
+    """Write a JSON file that must not exist yet; of many that try, exactly one succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    _write_synced(temporary, json.dumps(value, indent=1) + "\n")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """A hash of a plain value, the same wherever its keys stand."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def code_version(package: str = ".") -> str:
+    """The release and a hash of the (sub-)package's sources, so that an edit counts as a change."""
+    root = Path(crosswatch.__file__).parent / package
+    named = {
+        str(path.relative_to(root)): sha256_of(path)
+        for path in sorted(root.rglob("*"))
+        if path.suffix in {".py", ".yaml"} and "__pycache__" not in path.parts
+    }
+    return f"{crosswatch.__version__}+{digest_of(named)[:12]}"
+
+
+def _temporary_beside(out: Path) -> Path:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(f".{out.name}.*.partial"):
+            if not psutil.pid_exists(int(left.name.split(".")[-3])):
+                shutil.rmtree(left, ignore_errors=True)
+        prefix = f".{out.name}.{os.getpid()}."
+        return Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise UserError(
+            f"{out.parent}: cannot be written: {error.strerror}. Name a folder that you own."
+        ) from error
+
+
+def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:
+    files = {
+        path.relative_to(draft.path).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in sorted(draft.path.rglob("*"))
+        if path.is_file()
+    }
+    return Manifest(
+        kind=kind,
+        files=files,
+        parents=draft.parents,
+        config=config,
+        counts=draft.counts,
+        warnings=tuple(draft.warnings),
+        quarantined=draft.quarantined,
+        note=draft.note,
+        code_version=code_version(),
+    )
+
+
+def _take_name(temporary: Path, out: Path) -> None:
+    """Rename over `out`; an older artifact steps aside first and goes when the new one stands."""
+    temporary.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    if not out.exists():
+        temporary.replace(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+    out.replace(aside)
+    temporary.replace(out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _verify_file(root: Path, name: str, entry: Mapping[str, Any]) -> None:
+    path = root / name
+    advice = "Run the stage that makes it again."
+    if not path.is_file():
+        raise UserError(f"{path}: is missing though the manifest lists it. {advice}")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise UserError(f"{path}: has {size} bytes; the manifest says {entry['bytes']}. {advice}")
+    if sha256_of(path) != entry["sha256"]:
+        raise UserError(f"{path}: its SHA-256 differs from the manifest's. {advice}")

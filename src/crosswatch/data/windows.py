@@ -1,0 +1,176 @@
+"""Windows as index tables over a batch's arrays: what a model sees at one instant.
+
+Published rule: the last frame and the last sample belong to one instant, and the two lengths are
+independent. Instants lie on the signal's samples (on frames where there is no signal). A window
+needs its whole history: an instant too early in its segment, or with a hole behind it, has none.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from crosswatch.data.batches import Batch, BatchSet
+from crosswatch.errors import UserError
+from crosswatch.records import Block
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """Lengths of a window; 0 frames or 0 s leaves that stream out."""
+
+    frames: int = 10
+    stride: int = 4
+    signal_s: float = 60.0
+    per_second: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.frames < 0 or self.signal_s < 0 or (self.frames == 0 and self.signal_s == 0):
+            raise UserError(
+                f"frames is {self.frames} and signal_s is {self.signal_s}; "
+                "neither may be negative, and one has to be above 0"
+            )
+        if self.stride < 1 or self.per_second <= 0:
+            raise UserError(
+                f"stride is {self.stride} and per_second is {self.per_second}; "
+                "stride is at least 1, per_second above 0"
+            )
+
+    def signal_samples(self, rate_hz: float) -> int:
+        return round(self.signal_s * rate_hz)
+
+    def video_s(self, rate_hz: float) -> float:
+        """From the first to the last frame of a window."""
+        return max(self.frames - 1, 0) * self.stride / rate_hz if rate_hz else 0.0
+
+    def longest_s(self, video_rate_hz: float) -> float:
+        return max(self.signal_s, self.video_s(video_rate_hz))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowTable:
+    """N windows of one batch.
+
+    Attributes:
+        end_s: the instants, float64 (N,), reference clock.
+        frames: frame indices, oldest first (N, F); F is 0 without video.
+        signal_stop: index behind the last sample (N,); the window holds `samples` before it.
+        segment: which contiguous stretch or recording the window lies in (N,).
+    """
+
+    end_s: npt.NDArray[np.float64]
+    frames: Indices
+    signal_stop: Indices
+    samples: int
+    segment: Indices
+
+    def __len__(self) -> int:
+        return len(self.end_s)
+
+    def take(self, keep: npt.NDArray[np.bool_] | Indices) -> "WindowTable":
+        return dataclasses.replace(
+            self,
+            end_s=self.end_s[keep],
+            frames=self.frames[keep],
+            signal_stop=self.signal_stop[keep],
+            segment=self.segment[keep],
+        )
+
+    @property
+    def last_frame(self) -> Indices:
+        return self.frames[:, -1]
+
+
+def window_table(batch: Batch, windows: WindowConfig) -> WindowTable:
+    """Every window that the batch has a whole history for.
+
+    Raises:
+        UserError: a stream that the windows need is absent from the batch.
+    """
+    end_s, segment = _instants(batch, windows)
+    frames, whole_video = _frames_before(batch, windows, end_s, segment)
+    stop, samples, whole_signal = _samples_before(batch, windows, end_s, segment)
+    table = WindowTable(
+        end_s=end_s, frames=frames, signal_stop=stop, samples=samples, segment=segment
+    )
+    return table.take(whole_video & whole_signal)
+
+
+def block_of(table: WindowTable, batch_set: BatchSet, batch: Batch, block: Block) -> WindowTable:
+    """The windows whose instant lies in one block of the split."""
+    keep = np.zeros(len(table), bool)
+    for span in batch_set.ranges_of(batch):
+        if span.block == block:
+            keep |= (table.end_s >= span.start_s) & (table.end_s < span.stop_s)
+    return table.take(keep)
+
+
+def outside_guards(table: WindowTable, batch_set: BatchSet, batch: Batch) -> WindowTable:
+    """The windows of any block: those whose instant lies in no guard."""
+    keep = np.zeros(len(table), bool)
+    for span in batch_set.ranges_of(batch):
+        keep |= (table.end_s >= span.start_s) & (table.end_s < span.stop_s)
+    return table.take(keep)
+
+
+def _instants(batch: Batch, windows: WindowConfig) -> tuple[npt.NDArray[np.float64], Indices]:
+    clock, rate_hz = batch.signal_times, batch.signal_rate_hz
+    if clock is None:
+        clock, rate_hz = batch.frame_times, batch.video_rate_hz
+    assert clock is not None, "a batch has at least one stream"
+    step = max(1, round(rate_hz / windows.per_second))
+    first, last = batch.span_s
+    found: list[npt.NDArray[np.float64]] = []
+    segment: list[Indices] = []
+    for number, (start, stop) in enumerate(batch.segments):
+        inside = clock[(clock >= max(start, first)) & (clock <= min(stop, last))]
+        picked = np.asarray(inside[step - 1 :: step], np.float64)
+        found.append(picked)
+        segment.append(np.full(len(picked), number, np.int64))
+    return np.concatenate(found), np.concatenate(segment)
+
+
+def _frames_before(
+    batch: Batch, windows: WindowConfig, end_s: npt.NDArray[np.float64], segment: Indices
+) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    if windows.frames == 0:
+        return np.empty((len(end_s), 0), np.int64), np.ones(len(end_s), bool)
+    if batch.frame_times is None:
+        raise UserError(
+            f"batch {batch.id}: has no video, but windows.frames is {windows.frames}. "
+            "Set windows.frames=0 and model.modality=current."
+        )
+    step_s = windows.stride / batch.video_rate_hz
+    wanted = end_s[:, None] - step_s * np.arange(windows.frames - 1, -1, -1)
+    times = np.asarray(batch.frame_times)
+    right = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+    nearest = np.where(wanted - times[right - 1] <= times[right] - wanted, right - 1, right)
+    close = np.abs(times[nearest] - wanted) <= max(step_s, 1.5 / batch.video_rate_hz)
+    return nearest, close.all(axis=1) & (wanted[:, 0] >= _starts(batch)[segment])
+
+
+def _samples_before(
+    batch: Batch, windows: WindowConfig, end_s: npt.NDArray[np.float64], segment: Indices
+) -> tuple[Indices, int, npt.NDArray[np.bool_]]:
+    if windows.signal_s == 0:
+        return np.zeros(len(end_s), np.int64), 0, np.ones(len(end_s), bool)
+    if batch.signal_times is None:
+        raise UserError(
+            f"batch {batch.id}: has no signal, but windows.signal_s is {windows.signal_s}. "
+            "Set windows.signal_s=0 and model.modality=visual."
+        )
+    times = np.asarray(batch.signal_times)
+    samples = windows.signal_samples(batch.signal_rate_hz)
+    half = 0.5 / batch.signal_rate_hz
+    stop = np.searchsorted(times, end_s + half)
+    first = stop - samples
+    oldest = times[np.maximum(first, 0)]
+    nominal = end_s - (samples - 1) / batch.signal_rate_hz
+    whole = (first >= 0) & (oldest >= _starts(batch)[segment] - half)
+    return stop, samples, whole & (np.abs(oldest - nominal) <= 4 * half)
+
+
+def _starts(batch: Batch) -> npt.NDArray[np.float64]:
+    return np.array([start for start, _ in batch.segments], np.float64)

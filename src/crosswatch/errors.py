@@ -1,0 +1,9 @@
+"""The errors that a user can cause, and therefore has to be able to mend."""
+
+
+class UserError(ValueError):
+    """One line that says what, where, how much, what was allowed and what to do (exit code 2)."""
+
+
+class BadBatch(UserError):
+    """A batch that cannot be used as it arrived; it is quarantined with this reason."""

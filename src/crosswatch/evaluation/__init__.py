@@ -1,0 +1,1 @@
+"""Metrics of arrays, and how sure one may be of them."""

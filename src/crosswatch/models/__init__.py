@@ -1,0 +1,7 @@
+"""The models by the name that a recipe uses."""
+
+from crosswatch.models.fmformer import FmFormerConfig
+
+ModelConfig = FmFormerConfig
+
+MODELS = {"fmformer": FmFormerConfig}

@@ -1,0 +1,1 @@
+"""Packaged settings: a recipe says only where it differs from the defaults."""

@@ -1,0 +1,48 @@
+"""What crosses borders between stages."""
+
+import dataclasses
+from typing import Literal
+
+Block = Literal["train", "validation", "evaluation"]
+BLOCKS: tuple[Block, ...] = ("train", "validation", "evaluation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+    """A span of one class on the reference clock: an anomaly, or a labelled recording."""
+
+    class_name: str
+    onset_s: float
+    apex_s: float
+    offset_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keyframe:
+    """An expert's coarse box at one instant, in pixels of the stored frames."""
+
+    class_name: str
+    time_s: float
+    box_xywh_px: tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimeRange:
+    """Instants `start_s` <= t < `stop_s` of one batch that belong to one block."""
+
+    batch: str
+    batch_digest: str
+    block: Block
+    start_s: float
+    stop_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputShape:
+    """Sizes that follow from data and windows, not from a model's settings; 0: no such stream."""
+
+    frames: int = 10
+    frame_px: int = 64
+    signal_samples: int = 120
+    signal_channels: int = 3
+    classes: int = 2

@@ -1,0 +1,102 @@
+"""The stages: functions of directories and sections of the configuration.
+
+A stage's signature is its command line: a `Path` is a flag, any other parameter is the section of
+that name. This table is the one place that lists them; the command line, dvc.yaml, components and
+pipelines are held to it by a test.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crosswatch import config, progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Where a stage is used; its function bears its name, in the module of its name."""
+
+    summary: str
+    example: str
+    in_retrain: bool = True
+    in_dvc: bool = True
+
+
+STAGES: dict[str, Stage] = {
+    "simulate": Stage(
+        summary="Write batches of a simulated furnace, as a plant would deliver them.",
+        example="crosswatch simulate --out arrivals --set simulate.batches=1",
+        in_retrain=False,
+    ),
+    "ingest": Stage(
+        summary="Verify, decode and synchronise deliveries into a batch set with splits.",
+        example="crosswatch ingest --arrivals arrivals --out batches",
+    ),
+    "refine": Stage(
+        summary="Turn an expert's sparse notes into a box, a class and a mask.",
+        example="crosswatch refine --batches batches --out labels",
+    ),
+    "train": Stage(
+        summary="Train a detector under Ray Train, with checkpoints.",
+        example="crosswatch train --batches batches --labels labels --out checkpoint",
+    ),
+    "evaluate": Stage(
+        summary="Score a checkpoint on the evaluation set, with intervals and plots.",
+        example="crosswatch evaluate --checkpoint checkpoint --batches batches --labels labels "
+        "--out evaluation",
+    ),
+    "register": Stage(
+        summary="Register a checkpoint in MLflow and promote it if it beats the champion.",
+        example="crosswatch register --checkpoint checkpoint --evaluation evaluation "
+        "--batches batches --labels labels --registry workspace --out registration",
+        in_dvc=False,
+    ),
+}
+
+
+def function_of(name: str) -> Callable[..., None]:
+    module = importlib.import_module(f"crosswatch.stages.{name}")
+    return typing.cast(Callable[..., None], getattr(module, name))
+
+
+def paths_of(name: str) -> dict[str, bool]:
+    """A stage's directories, and whether each may be left out."""
+    hints = typing.get_type_hints(function_of(name))
+    parameters = inspect.signature(function_of(name)).parameters
+    return {
+        parameter: parameters[parameter].default is None
+        for parameter, hint in hints.items()
+        if parameter != "return" and _is_path(hint)
+    }
+
+
+def sections_of(name: str) -> dict[str, type]:
+    """The sections of the configuration that a stage reads."""
+    hints = typing.get_type_hints(function_of(name))
+    return {
+        parameter: hint
+        for parameter, hint in hints.items()
+        if parameter != "return" and not _is_path(hint)
+    }
+
+
+def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Path | None]) -> None:
+    """Build a stage's sections from plain values and call it."""
+    sections = {
+        section: config.build(cls, values.get(section, {}), where=section)
+        for section, cls in sections_of(name).items()
+    }
+    with progress.stage(name):
+        function_of(name)(**paths, **sections)
+
+
+def _is_path(hint: Any) -> bool:
+    if hint is Path:
+        return True
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return is_union and Path in typing.get_args(hint)

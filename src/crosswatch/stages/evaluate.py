@@ -1,0 +1,58 @@
+"""Score a checkpoint on the evaluation set, with intervals and plots."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from crosswatch import artifacts, config, progress
+from crosswatch.annotation.labels import open_labels, verify_labels
+from crosswatch.data.batches import open_set
+from crosswatch.evaluation.bootstrap import Interval
+from crosswatch.evaluation.measure import EvaluateConfig, measure
+from crosswatch.evaluation.plots import plot_evaluation
+from crosswatch.evaluation.scoring import score_block
+from crosswatch.models.detector import load_detector
+from crosswatch.stages.train import CHECKPOINT
+
+EVALUATION = "evaluation"
+PREDICTIONS = "predictions.parquet"
+
+
+def evaluate(
+    *, checkpoint: Path, batches: Path, labels: Path, out: Path, evaluate: EvaluateConfig
+) -> None:
+    """The evaluation set is read here and nowhere before."""
+    trained = artifacts.open_artifact(checkpoint, kind=CHECKPOINT)
+    batch_set = open_set(batches)
+    verify_labels(labels, batch_set_digest=batch_set.digest)
+    detector = load_detector(checkpoint)
+    of_batches = tuple(open_labels(labels, batch) for batch in batch_set.batches)
+    parents = {"checkpoint": trained.digest, "batches": batch_set.digest}
+    settings = {"evaluate": config.plain(evaluate)}
+    with artifacts.create(out, kind=EVALUATION, config=settings, parents=parents) as draft:
+        predictions = score_block(
+            detector, batch_set, of_batches, progress=progress.Meter("window")
+        )
+        predictions.save(draft / PREDICTIONS)
+        measured = measure(predictions, evaluate)
+        artifacts.write_json(draft / "metrics.json", _plain(measured, batch_set.evaluation_set))
+        plot_evaluation(predictions.pooled(evaluate.pool), batch_set.classes, draft.path)
+        draft.counts["instants"] = len(predictions)
+    progress.outcome(headline(measured))
+
+
+def headline(measured: Mapping[str, Interval]) -> str:
+    """The first metrics in one line, with their intervals."""
+    shown = [name for name in ("f1", "accuracy", "miou") if name in measured][:2]
+    return ", ".join(
+        f"{name} {measured[name].estimate:.3f} [{measured[name].low:.3f}, {measured[name].high:.3f}]"
+        for name in shown
+    )
+
+
+def _plain(measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]) -> object:
+    return {
+        "metrics": {name: interval.estimate for name, interval in measured.items()},
+        "intervals": {name: dataclasses.asdict(interval) for name, interval in measured.items()},
+        "evaluation_set": {key: evaluation_set[key] for key in ("version", "digest")},
+    }

@@ -1,0 +1,112 @@
+"""Train a detector under Ray Train, with checkpoints."""
+
+import shutil
+from pathlib import Path
+
+from crosswatch import artifacts, config, progress
+from crosswatch.annotation.labels import open_labels, verify_labels
+from crosswatch.data.batches import BatchSet, open_set
+from crosswatch.data.gather import windows_of
+from crosswatch.data.windows import WindowConfig
+from crosswatch.errors import UserError
+from crosswatch.models import ModelConfig
+from crosswatch.models.detector import DetectorFacts, save_detector, statistics_of
+from crosswatch.records import InputShape
+from crosswatch.training.distributed import Fitted, train_distributed
+from crosswatch.training.learner import Job, TrainConfig
+from crosswatch.training.plots import plot_curves
+
+CHECKPOINT = "checkpoint"
+
+
+def train(
+    *,
+    batches: Path,
+    labels: Path,
+    out: Path,
+    checkpoints: Path | None = None,
+    windows: WindowConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+) -> None:
+    """A training that was cut off goes on from what stands in `checkpoints`."""
+    batch_set = open_set(batches)
+    verify_labels(labels, batch_set_digest=batch_set.digest)
+    parents = {"batches": batch_set.digest, "labels": artifacts.open_artifact(labels).digest}
+    settings = {section: config.plain(value) for section, value in
+                (("windows", windows), ("model", model), ("train", train))}  # fmt: skip
+    facts = _facts(batch_set, windows, model)
+    _refuse_missing_masks(labels, batch_set, model)
+    work = artifacts.digest_of([parents, settings, artifacts.code_version()])[:16]
+    scratch = (checkpoints or out.parent / f".{out.name}.checkpoints").resolve() / work
+    with artifacts.create(out, kind=CHECKPOINT, config=settings, parents=parents) as draft:
+        fitted = train_distributed(
+            Job(
+                batches=batches.resolve(),
+                labels=labels.resolve(),
+                checkpoints=scratch,
+                facts=facts,
+                train=train,
+                threads=1,
+                pixels=model.pixel_head,
+            )
+        )
+        _write(draft, facts, fitted, train)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _facts(batch_set: BatchSet, windows: WindowConfig, model: ModelConfig) -> DetectorFacts:
+    """Sizes follow from the data and the windows, so that nobody has to say them twice."""
+    training = windows_of(batch_set, windows, "train")
+    if not len(training):
+        raise UserError(
+            "the training blocks hold no window with a whole history; deliver longer batches or "
+            f"shorten windows.signal_s ({windows.signal_s:g} s)"
+        )
+    batch = batch_set.batches[0]
+    sees_video, sees_signal = "video" in model.streams, "signal" in model.streams
+    samples = windows.signal_samples(batch.signal_rate_hz)
+    shape = InputShape(
+        frames=windows.frames if sees_video else 0,
+        frame_px=0 if batch.frames is None else batch.frames.shape[1],
+        signal_samples=samples if sees_signal else 0,
+        signal_channels=0 if batch.signal is None else batch.signal.shape[1],
+        classes=len(batch_set.classes),
+    )
+    return DetectorFacts(
+        model=model,
+        shape=shape,
+        windows=windows,
+        statistics=statistics_of(training) if shape.signal_samples and model.normalises else None,
+        classes=batch_set.classes,
+    )
+
+
+def _refuse_missing_masks(labels: Path, batch_set: BatchSet, model: ModelConfig) -> None:
+    for batch in batch_set.batches if model.pixel_head else ():
+        if open_labels(labels, batch).masks is None:
+            raise UserError(
+                f"{labels}: batch {batch.id} has no masks, which model.pixel_head=true learns "
+                "from. Run refine with refine.masks=window_ends, or set model.pixel_head=false."
+            )
+
+
+def _write(
+    draft: artifacts.Draft, facts: DetectorFacts, fitted: Fitted, train: TrainConfig
+) -> None:
+    reached = fitted.reached
+    save_detector(
+        draft.path,
+        facts,
+        fitted.weights,
+        epoch=reached.best_epoch,
+        selected_by=f"validation {train.metric}" if train.select == "best" else "last epoch",
+        workers=fitted.workers,
+    )
+    artifacts.write_json(draft / "curves.json", reached.history)
+    plot_curves(reached.history, draft / "curves.png", metric=train.metric)
+    draft.counts.update({"epochs": reached.epoch, "steps": reached.step})
+    chosen = reached.history[reached.best_epoch - 1]
+    score = chosen.get(f"validation_{train.metric}")
+    text = f"epoch {reached.best_epoch} of {reached.epoch}"
+    progress.outcome(text if score is None else f"{text}, validation {train.metric} {score:.3f}")

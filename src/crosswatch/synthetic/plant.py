@@ -1,0 +1,283 @@
+"""A simulated plant: draw a batch, film it, meter it, annotate it, hand it in."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from crosswatch.synthetic.camera import Camera, Course, plan_course, shoot_all, write_video
+from crosswatch.synthetic.clocks import (
+    CameraClock,
+    Delivery,
+    deliver_frames,
+    draw_clock,
+    sample_times,
+)
+from crosswatch.synthetic.current import Arc, run_arc
+from crosswatch.synthetic.glow import Glow, anomaly_glow, distractor_glow
+from crosswatch.synthetic.notes import write_notes
+from crosswatch.synthetic.scene import Scene, build_scene
+from crosswatch.synthetic.schedule import EventLimits, Schedule, plan_batch
+from crosswatch.synthetic.truth import TruthRecorder
+
+PLANT = "simulated-furnace"
+FIRST_START = datetime(2025, 1, 6, 6, 0, tzinfo=UTC)
+BETWEEN_STARTS = timedelta(hours=8)
+PHASES = ("phase_a", "phase_b", "phase_c")
+SUBSYSTEMS = ("schedule", "current", "clocks", "samples", "glows", "scene", "course", "notes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateConfig:
+    """How many batches to simulate and how they are recorded; difficulty is not configurable."""
+
+    batches: int = 3
+    minutes: float = 8.0
+    fps: float = 25.0
+    frame_px: int = 128
+    signal_rate_hz: float = 2.0
+    seed: int = 7
+    events_min: int = 10
+    events_max: int = 14
+    abnormal_share_min: float = 0.25
+    abnormal_share_max: float = 0.30
+    max_offset_s: float = 2.0
+    max_drift_ppm: float = 100.0
+    dropped_share: float = 0.001
+    doubled_share: float = 0.0005
+    gap_s: float = 2.0
+    note_error_s: float = 0.5
+    keyframe_every_s: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """Everything about one batch that is drawn before a frame is rendered."""
+
+    schedule: Schedule
+    arc: Arc
+    clock: CameraClock
+    delivery: Delivery
+    spots: tuple[Glow, ...]
+    distractors: tuple[Glow, ...]
+    scene: Scene
+    course: Course
+
+
+def batch_id(index: int) -> str:
+    """Name of the batch with this index, which counts from 0."""
+    return f"furnace-{index + 1:04d}"
+
+
+def simulate_batch(
+    config: SimulateConfig,
+    index: int,
+    *,
+    arrivals: Path,
+    truth: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write batch `index` to `arrivals` and what really happened in it to `truth`.
+
+    Each subsystem draws from a random stream of its own that depends on seed and index alone, so
+    that a batch is the same whatever else is simulated. `progress` hears frames done and in all.
+    """
+    name = batch_id(index)
+    if (arrivals / name).exists():
+        raise ValueError(f"{arrivals / name} exists already; choose another folder or remove it.")
+    _check(config)
+    streams = _random_streams(config.seed, index)
+    plant = _draw_plant(config, streams)
+    with _Delivered(arrivals / name) as folder, _Delivered(truth / name) as truth_folder:
+        _write_signal(folder / "signal.csv", plant, config, streams["samples"])
+        _write_json(folder / "annotations.json", _notes(plant, config, streams["notes"]))
+        recorder = _film(folder, plant, config, progress)
+        _write_json(folder / "batch.json", _describe(config, index))
+        _write_sums(folder)
+        recorder.write(
+            truth_folder, clock=plant.clock, delivery=plant.delivery, schedule=plant.schedule
+        )
+
+
+def event_limits(config: SimulateConfig) -> EventLimits:
+    """The configured limits of the anomalies' number and share of time."""
+    return EventLimits(
+        count_min=config.events_min,
+        count_max=config.events_max,
+        share_min=config.abnormal_share_min,
+        share_max=config.abnormal_share_max,
+        margin_s=config.max_offset_s + 1.0,
+    )
+
+
+class _Delivered:
+    """A folder that appears under its name complete or not at all."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __enter__(self) -> Path:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.making = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        self.making.chmod(0o755)
+        return self.making
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.making, ignore_errors=True)
+            return
+        if self.target.exists():
+            shutil.rmtree(self.target)
+        os.replace(self.making, self.target)
+
+
+def _check(config: SimulateConfig) -> None:
+    if config.frame_px < 32 or config.frame_px % 2:
+        raise ValueError(
+            f"simulate.frame_px is {config.frame_px}; it must be even (H.264) and at least 32."
+        )
+    if config.minutes <= 0 or config.fps <= 0 or config.signal_rate_hz <= 0:
+        raise ValueError(
+            f"simulate.minutes, fps and signal_rate_hz must be above 0; they are "
+            f"{config.minutes:g}, {config.fps:g} and {config.signal_rate_hz:g}."
+        )
+
+
+def _random_streams(seed: int, index: int) -> dict[str, np.random.Generator]:
+    children = np.random.SeedSequence([seed, index]).spawn(len(SUBSYSTEMS))
+    return {
+        name: np.random.default_rng(child)
+        for name, child in zip(SUBSYSTEMS, children, strict=True)
+    }
+
+
+def _draw_plant(config: SimulateConfig, streams: dict[str, np.random.Generator]) -> Plant:
+    duration_s = config.minutes * 60.0
+    schedule = plan_batch(
+        streams["schedule"], duration_s=duration_s, limits=event_limits(config)
+    )
+    arc = run_arc(streams["current"], schedule)
+    clock = draw_clock(
+        streams["clocks"], max_offset_s=config.max_offset_s, max_drift_ppm=config.max_drift_ppm
+    )
+    delivery = deliver_frames(
+        streams["clocks"],
+        duration_s=duration_s,
+        fps=config.fps,
+        dropped_share=config.dropped_share,
+        doubled_share=config.doubled_share,
+        gap_s=config.gap_s,
+    )
+    control_s = clock.to_control(delivery.exposed_s)
+    rng, px = streams["glows"], config.frame_px
+    return Plant(
+        schedule=schedule,
+        arc=arc,
+        clock=clock,
+        delivery=delivery,
+        spots=tuple(anomaly_glow(rng, event, frame_px=px) for event in schedule.events),
+        distractors=tuple(distractor_glow(rng, it, frame_px=px) for it in schedule.distractors),
+        scene=build_scene(streams["scene"], frame_px=px),
+        course=plan_course(streams["course"], schedule, arc, control_s, fps=config.fps),
+    )
+
+
+def _film(
+    folder: Path, plant: Plant, config: SimulateConfig, progress: Callable[[int, int], None]
+) -> TruthRecorder:
+    """Write video.mp4 and video_times.csv; record the truth on the way."""
+    cv2.setNumThreads(1)
+    recorder = TruthRecorder(plant.course.times_s, plant.spots, frame_px=config.frame_px)
+    camera = Camera(plant.scene, plant.course, plant.spots + plant.distractors)
+    write_video(
+        folder / "video.mp4",
+        shoot_all(camera, plant.delivery),
+        frame_px=config.frame_px,
+        fps=config.fps,
+        count=plant.delivery.stamp_s.size,
+        see=recorder.see,
+        progress=progress,
+    )
+    rows = ((frame, f"{time_s:.6f}") for frame, time_s in enumerate(plant.delivery.stamp_s))
+    _write_csv(folder / "video_times.csv", ("frame", "time_s"), rows)
+    return recorder
+
+
+def _write_signal(
+    path: Path, plant: Plant, config: SimulateConfig, rng: np.random.Generator
+) -> None:
+    times_s = sample_times(
+        rng, duration_s=plant.schedule.duration_s, rate_hz=config.signal_rate_hz
+    )
+    current_a = plant.arc.sample(times_s, period_s=1.0 / config.signal_rate_hz)
+    rows = (
+        (f"{time_s:.4f}", *(f"{value:.1f}" for value in phases))
+        for time_s, phases in zip(times_s, current_a, strict=True)
+    )
+    _write_csv(path, ("time_s", *PHASES), rows)
+
+
+def _notes(plant: Plant, config: SimulateConfig, rng: np.random.Generator) -> dict[str, object]:
+    return write_notes(
+        rng,
+        plant.spots,
+        frame_px=config.frame_px,
+        error_s=config.note_error_s,
+        keyframe_every_s=config.keyframe_every_s,
+    )
+
+
+def _describe(config: SimulateConfig, index: int) -> dict[str, object]:
+    """What batch.json declares."""
+    started_at = FIRST_START + index * BETWEEN_STARTS
+    return {
+        "id": batch_id(index),
+        "plant": PLANT,
+        "started_at": started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "streams": {
+            "video": {
+                "file": "video.mp4",
+                "clock": "camera",
+                "rate_hz": config.fps,
+                "unit": "rgb",
+                "times": "video_times.csv",
+            },
+            "signal": {
+                "file": "signal.csv",
+                "clock": "control",
+                "rate_hz": config.signal_rate_hz,
+                "unit": "A",
+                "columns": list(PHASES),
+            },
+        },
+        "annotations": "annotations.json",
+    }
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_sums(folder: Path) -> None:
+    """Seal the batch the way the `sha256sum` tool does."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(folder.iterdir())
+    ]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""MLflow's home: runs, the model registry, promotion and its history."""

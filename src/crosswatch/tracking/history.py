@@ -1,0 +1,44 @@
+"""Append-only record of what was promoted, refused, rolled back, and why.
+
+MLflow keeps no history of stages and aliases; here one object an entry, numbered, never rewritten.
+"""
+
+import dataclasses
+import datetime
+import getpass
+from pathlib import Path
+from typing import Any
+
+from crosswatch import artifacts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class History:
+    folder: Path
+
+    def append(self, model: str, *, action: str, version: str, **facts: Any) -> Path:
+        """Write the next entry; writers that race get one number each."""
+        entry = {
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "by": getpass.getuser(),
+            "model": model,
+            "action": action,
+            "version": version,
+            **facts,
+        }
+        number = len(self.entries(model)) + 1
+        while not artifacts.create_exclusively(path := self._path(model, number), entry):
+            number += 1
+        return path
+
+    def entries(self, model: str) -> list[dict[str, Any]]:
+        """All entries of a model, oldest first."""
+        folder = self._path(model, 1).parent
+        return [artifacts.read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
+
+    def champions(self, model: str) -> list[str]:
+        """Versions in the order in which they became champion."""
+        return [entry["version"] for entry in self.entries(model) if entry.get("champion")]
+
+    def _path(self, model: str, number: int) -> Path:
+        return self.folder / model / f"{number:06d}.json"

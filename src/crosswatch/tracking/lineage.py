@@ -1,0 +1,43 @@
+"""Where a model version comes from, as tags on it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from crosswatch import artifacts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LineageConfig:
+    """What only the caller knows; the pipeline fills it in."""
+
+    kfp_run_id: str = ""
+    data_revision: str = ""  # DVC or git revision of the deliveries
+    image_digest: str = ""
+
+
+def lineage_tags(
+    lineage: LineageConfig,
+    *,
+    mlflow_run_id: str,
+    checkpoint: artifacts.Manifest,
+    evaluation: artifacts.Manifest,
+    arrivals: Mapping[str, str],
+    evaluation_set: Mapping[str, Any],
+) -> dict[str, str]:
+    """Tags that lead from a version back to the hashes of the raw files."""
+    tags = {
+        "kfp_run_id": lineage.kfp_run_id,
+        "mlflow_run_id": mlflow_run_id,
+        "data_revision": lineage.data_revision,
+        "image_digest": lineage.image_digest,
+        "code_version": checkpoint.code_version,
+        "checkpoint_digest": checkpoint.digest,
+        "batch_set_digest": checkpoint.parents["batches"],
+        "labels_digest": checkpoint.parents["labels"],
+        "evaluation_digest": evaluation.digest,
+        "evaluation_set_version": str(evaluation_set["version"]),
+        "evaluation_set_digest": str(evaluation_set["digest"]),
+    }
+    tags |= {f"arrival.{batch}": digest for batch, digest in arrivals.items()}
+    return {key: value for key, value in tags.items() if value}

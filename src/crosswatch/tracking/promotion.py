@@ -1,0 +1,63 @@
+"""The gate: whether a candidate replaces the champion, as a value with reasons."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from crosswatch.evaluation.bootstrap import Interval
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegisterConfig:
+    model_name: str = "fmformer-furnace"
+    primary: str = "f1"  # the metric that decides
+    min_gain: float = 0.0  # the candidate has to gain more than this
+    tracking_uri: str | None = None  # an MLflow server; None: sqlite in the workspace
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    promote: bool
+    reasons: tuple[str, ...]
+    metric: str
+    evaluation_set: str
+    candidate: float
+    champion: float | None = None
+    difference: Interval | None = None  # candidate - champion, paired
+
+    def plain(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def judge(
+    *,
+    metric: str,
+    evaluation_set: str,
+    candidate: float,
+    champion: float | None,
+    difference: Interval | None,
+    min_gain: float,
+) -> Verdict:
+    """Promote if there is no champion, or if the candidate gains more than `min_gain` on it.
+
+    Both numbers come from the same evaluation-set version; the paired interval is recorded, so
+    that whoever reads the history sees how sure the gain is.
+    """
+    facts: Mapping[str, Any] = {
+        "metric": metric,
+        "evaluation_set": evaluation_set,
+        "candidate": candidate,
+    }
+    if champion is None or difference is None:
+        return Verdict(promote=True, reasons=("there is no champion yet",), **facts)
+    gain = candidate - champion
+    better = gain > min_gain
+    sign = ">" if better else "<="
+    reason = (
+        f"{metric} {candidate:.4f} against the champion's {champion:.4f} on evaluation set "
+        f"{evaluation_set}: gain {gain:+.4f} {sign} {min_gain:g} "
+        f"(95 % interval {difference.low:+.4f} to {difference.high:+.4f})"
+    )
+    return Verdict(
+        promote=better, reasons=(reason,), champion=champion, difference=difference, **facts
+    )

@@ -1,0 +1,1 @@
+"""From windows and labels to weights: the loop knows tensors, the driver knows Ray."""

@@ -1,0 +1,131 @@
+"""Run the learner under Ray Train; with 0 workers, in this process."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crosswatch import progress
+from crosswatch.errors import UserError
+from crosswatch.training import checkpoint
+from crosswatch.training.learner import Alone, Job, Rank, fit, threads_each
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """The selected weights and the way there."""
+
+    weights: checkpoint.Weights
+    reached: checkpoint.Progress
+    workers: int
+
+
+def train_distributed(job: Job) -> Fitted:
+    """Train on `job.train.workers` processes; resume from `job.checkpoints` where there are some.
+
+    Raises:
+        UserError: more workers than the machine can hold.
+    """
+    workers = _workers(job.train.workers)
+    job = dataclasses.replace(job, threads=threads_each(workers))
+    if workers == 0:
+        fit(job, Alone())
+    else:
+        _fit_under_ray(job, workers)
+    newest = checkpoint.newest(job.checkpoints)
+    assert newest is not None, "training ended without a checkpoint"
+    module = job.facts.build()
+    reached, best = checkpoint.load(newest, module, job.train.optim.build(module))
+    return Fitted(weights=best, reached=reached, workers=workers)
+
+
+def _workers(asked: int | None) -> int:
+    gpus = torch.cuda.device_count()
+    if asked is None:
+        return gpus or 2
+    most = 4 * (os.cpu_count() or 1)
+    if asked > most:
+        raise UserError(
+            f"train.workers is {asked}; this machine has {os.cpu_count()} cores and {gpus} GPUs, "
+            f"allowed are 0 to {most}"
+        )
+    return asked
+
+
+class _RayGroup:
+    """This worker among those of a Ray Train run."""
+
+    def __init__(self) -> None:
+        import ray.train
+
+        context = ray.train.get_context()
+        self.rank = Rank(number=context.get_world_rank(), world=context.get_world_size())
+
+    def prepare(self, module: torch.nn.Module) -> torch.nn.Module:
+        import ray.train.torch
+
+        return ray.train.torch.prepare_model(module)  # type: ignore[no-any-return]
+
+    def gather(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.rank.world
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+    def report(self, metrics: dict[str, float]) -> None:
+        import ray.train
+
+        ray.train.report(metrics)
+
+
+def _fit_under_ray(job: Job, workers: int) -> None:
+    # Read by Ray when it is imported: no account, no telemetry, no cluster of somebody else's.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    progress.emit("progress", what="starting Ray", done=0, total=1)
+    was_running = ray.is_initialized()
+    if not was_running:
+        ray.init(
+            address="local",
+            num_cpus=max(workers, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=200 * 2**20,
+            runtime_env={"env_vars": _environment()},
+        )
+    try:
+        trainer = TorchTrainer(
+            lambda told: fit(told["job"], _RayGroup()),
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if torch.cuda.is_available() else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=torch.cuda.device_count() >= workers
+            ),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(_ray_folder(job.checkpoints)),
+                failure_config=FailureConfig(max_failures=job.train.max_failures),
+            ),
+        )
+        trainer.fit()
+    finally:
+        if not was_running:
+            ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    """What workers need of this process's environment, threads set by the learner."""
+    named = {name: os.environ[name] for name in (progress.EVENTS,) if name in os.environ}
+    return {**named, "OMP_NUM_THREADS": "1"}
+
+
+def _ray_folder(checkpoints: Path) -> Path:
+    folder = checkpoints.resolve() / "ray"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

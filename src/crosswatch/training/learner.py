@@ -1,0 +1,271 @@
+"""What one worker does: its share of every mini-batch, epoch by epoch, resuming where it can."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from crosswatch import progress
+from crosswatch.annotation.labels import BatchLabels, open_labels
+from crosswatch.data.batches import open_set
+from crosswatch.data.gather import WindowSet, windows_of
+from crosswatch.errors import UserError
+from crosswatch.evaluation.classification import classification_metrics
+from crosswatch.models.detector import DetectorFacts
+from crosswatch.records import Block
+from crosswatch.training import checkpoint
+from crosswatch.training.loop import Example, Step, predict, train_epoch
+from crosswatch.training.losses import joint_loss
+from crosswatch.training.optim import OptimConfig
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    epochs: int = 4
+    batch_size: int = 16  # over all workers
+    alpha: float = 1.0  # weight of the class loss beside the pixel loss
+    flip_probability: float = 0.5
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    select: Literal["best", "last"] = "best"
+    metric: Literal["f1", "accuracy", "balanced_accuracy"] = "f1"  # on validation
+    workers: int | None = None  # None: one a GPU, or two on a machine without; 0: in process
+    max_failures: int = 2  # restarts of lost workers
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("max_failures", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed {least} and above")
+        if self.workers is not None and not 0 <= self.workers <= self.batch_size:
+            raise UserError(
+                f"workers is {self.workers}; allowed 0 (in process) to batch_size, "
+                f"{self.batch_size}, because each mini-batch is shared out among them"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every worker is told."""
+
+    batches: Path
+    labels: Path
+    checkpoints: Path
+    facts: DetectorFacts
+    train: TrainConfig
+    threads: int
+    pixels: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rank:
+    number: int = 0
+    world: int = 1
+
+
+class Group(Protocol):
+    """What a worker needs of the others."""
+
+    rank: Rank
+
+    def prepare(self, module: torch.nn.Module) -> torch.nn.Module: ...
+
+    def gather(self, value: Any) -> list[Any]: ...
+
+    def report(self, metrics: dict[str, float]) -> None: ...
+
+
+class Alone:
+    """A group of one, in this process."""
+
+    rank = Rank()
+
+    def prepare(self, module: torch.nn.Module) -> torch.nn.Module:
+        return module
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def report(self, metrics: dict[str, float]) -> None:
+        pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledWindows:
+    """The windows of a block with their answers."""
+
+    windows: WindowSet
+    labels: tuple[BatchLabels, ...]
+    class_N: npt.NDArray[np.int64]
+    facts: DetectorFacts
+    pixels: bool
+
+    @classmethod
+    def open(cls, job: Job, block: Block) -> "LabelledWindows":
+        batch_set = open_set(job.batches, verify=False)
+        windows = windows_of(batch_set, job.facts.windows, block)
+        labels = tuple(open_labels(job.labels, batch) for batch in batch_set.batches)
+        classes = [
+            of_batch.class_of(table) for of_batch, table in zip(labels, windows.tables, strict=True)
+        ]
+        return cls(
+            windows=windows,
+            labels=labels,
+            class_N=np.concatenate(classes),
+            facts=job.facts,
+            pixels=job.pixels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def example(self, rows: Rows, share: float = 1.0) -> Example:
+        mask = torch.from_numpy(self._masks(rows)).long() if self.pixels else None
+        return Example(
+            inputs=self.facts.read(self.windows, rows),
+            class_B=torch.from_numpy(self.class_N[rows]),
+            mask_BHW=mask,
+            share=share,
+        )
+
+    def _masks(self, rows: Rows) -> npt.NDArray[np.generic]:
+        def pick(number: int, of_table: Rows) -> npt.NDArray[np.uint8]:
+            masks = self.labels[number].masks
+            assert masks is not None, "the driver checks that masks were refined"
+            table = self.windows.tables[number].take(of_table)
+            return masks[self.labels[number].mask_row(table)]
+
+        return self.windows.gather(rows, pick)
+
+
+def fit(job: Job, group: Group) -> None:
+    """Train to the last epoch, from the newest checkpoint if there is one."""
+    torch.set_num_threads(job.threads)
+    Learner(job, group).run()
+
+
+class Learner:
+    def __init__(self, job: Job, group: Group) -> None:
+        self.job, self.group, self.rank = job, group, group.rank
+        self.training = LabelledWindows.open(job, "train")
+        self.validation = LabelledWindows.open(job, "validation")
+        torch.manual_seed(job.train.seed)
+        self.bare = job.facts.build()
+        self.module = group.prepare(self.bare)
+        self.optimizer = job.train.optim.build(self.bare)
+        self.reached = checkpoint.Progress()
+        self.best: checkpoint.Weights = {}
+        self.steps = job.train.epochs * len(self._chunks(0))
+        self.step = Step(
+            optimizer=self.optimizer,
+            loss_of=self._loss,
+            rate_of=lambda: job.train.optim.rate_at(self.reached.step, self.steps),
+            gradient_norm=job.train.optim.gradient_norm,
+            autocast=torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(job.train)),
+        )
+
+    def run(self) -> None:
+        if found := checkpoint.newest(self.job.checkpoints):
+            self.reached, self.best = checkpoint.load(found, self.bare, self.optimizer)
+            if self.rank.number == 0:
+                progress.warn(f"resumed behind epoch {self.reached.epoch}")
+        while self.reached.epoch < self.job.train.epochs:
+            metrics = self._epoch()
+            if self.rank.number == 0:
+                weights = self.bare.state_dict()
+                checkpoint.save(
+                    self.job.checkpoints,
+                    self.reached,
+                    weights=weights,
+                    best=self.best,
+                    optimizer=self.optimizer,
+                )
+            self.group.report(metrics)
+
+    def _epoch(self) -> dict[str, float]:
+        epoch = self.reached.epoch
+        torch.manual_seed(self.job.train.seed + 1000 * (epoch + 1) + self.rank.number)
+        loss = train_epoch(self.module, self._examples(epoch), self.step, after=self._stepped)
+        metrics = {"epoch": epoch + 1.0, "train_loss": float(np.mean(self.group.gather(loss)))}
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics |= self._validate()
+        self.reached.epoch += 1
+        self.reached.history.append(metrics)
+        self._select(metrics.get(f"validation_{self.job.train.metric}", float("nan")))
+        return metrics
+
+    def _select(self, score: float) -> None:
+        better = score > self.reached.best_score
+        if self.job.train.select == "last" or better or not self.best:
+            self.reached.best_score = score
+            self.reached.best_epoch = self.reached.epoch
+            self.best = {name: value.clone() for name, value in self.bare.state_dict().items()}
+
+    def _validate(self) -> dict[str, float]:
+        """Each worker predicts its share; all compute the same metrics from all shares."""
+        mine = np.arange(len(self.validation))[self.rank.number :: self.rank.world]
+        size = 2 * self.job.train.batch_size
+        chunks = [mine[at : at + size] for at in range(0, len(mine), size)]
+        part = None
+        if chunks:
+            examples = (self.validation.example(rows) for rows in chunks)
+            part = predict(self.bare, examples, self.step)
+        parts = [found for found in self.group.gather(part) if found is not None]
+        if not parts:
+            return {}
+        labels = torch.cat([part[1] for part in parts]).numpy()
+        probability = torch.cat([part[0] for part in parts]).numpy()
+        found = classification_metrics(labels, probability)
+        loss = sum(part[2] * len(part[1]) for part in parts) / len(labels)
+        return {"validation_loss": loss} | {f"validation_{k}": v for k, v in found.items()}
+
+    def _chunks(self, epoch: int) -> list[Rows]:
+        """Global mini-batches of an epoch: every window once, in an order that the seed gives."""
+        order = np.random.default_rng([self.job.train.seed, epoch]).permutation(len(self.training))
+        size = self.job.train.batch_size
+        chunks = [order[at : at + size] for at in range(0, len(order), size)]
+        if len(chunks) > 1 and len(chunks[-1]) < self.rank.world:
+            last = chunks.pop()
+            chunks[-1] = np.concatenate([chunks[-1], last])
+        return chunks
+
+    def _examples(self, epoch: int) -> Iterator[Example]:
+        random = np.random.default_rng([self.job.train.seed, epoch, self.rank.number])
+        for chunk in self._chunks(epoch):
+            mine = chunk[self.rank.number :: self.rank.world]
+            # Gradients are averaged over workers; a larger share has to weigh more.
+            example = self.training.example(mine, len(mine) * self.rank.world / len(chunk))
+            which = random.random(len(mine)) < self.job.train.flip_probability
+            yield example.flipped(torch.from_numpy(which))
+
+    def _stepped(self) -> None:
+        self.reached.step += 1
+        if self.rank.number == 0:
+            what = f"epoch {self.reached.epoch + 1} of {self.job.train.epochs}: step"
+            self._meter(what)(self.reached.step, self.steps)
+
+    def _meter(self, what: str) -> Callable[[int, int], None]:
+        if getattr(self, "_metered", "") != what:
+            self._metered, self._last_meter = what, progress.Meter(what)
+        return self._last_meter
+
+    def _loss(self, scores: Any, example: Example) -> torch.Tensor:
+        return joint_loss(scores, example.class_B, example.mask_BHW, alpha=self.job.train.alpha)
+
+
+def uses_bf16(train: TrainConfig) -> bool:
+    """bf16 where the processor multiplies it itself; emulated it is slower than fp32."""
+    if train.precision == "auto":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return train.precision == "bf16"
+
+
+def threads_each(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // max(1, workers))

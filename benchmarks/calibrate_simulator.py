@@ -132,8 +132,9 @@ def current_statistics(signal: Array, at_s: float) -> Array:
 
 def video_statistics(frames: NDArray[np.uint8], control_s: Array, instants_s: Array) -> Array:
     """Redness and light of the last frames, block by block, against the running background."""
-    small = np.stack([cv2.resize(f, (GRID_PX, GRID_PX), interpolation=cv2.INTER_AREA) for f in frames])
-    small = small.astype(np.float32)
+    size = (GRID_PX, GRID_PX)
+    reduced = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
+    small = np.stack(reduced).astype(np.float32)
     red = (small[..., 0] - 0.5 * (small[..., 1] + small[..., 2]))[:, int(0.4 * GRID_PX) :]
     rows = []
     for at_s in instants_s:
@@ -215,9 +216,7 @@ def refinement(
             at_s = truth.control_s[index]
             box = np.array([np.interp(at_s, times_s, side) for side in corners.T])
             drawn = _fill(box)
-            small = cv2.resize(
-                frames[index], (REFINE_PX, REFINE_PX), interpolation=cv2.INTER_AREA
-            )
+            small = cv2.resize(frames[index], (REFINE_PX, REFINE_PX), interpolation=cv2.INTER_AREA)
             grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
             refined = cv2.ximgproc.weightedMedianFilter(grey, drawn, 7, 25.5)
             box_iou.append(_iou(drawn > 0, mask))
@@ -269,7 +268,8 @@ def summarise(batches: list[Measured]) -> dict[str, object]:
         "seconds_a_batch": np.mean([batch.seconds for batch in batches]),
         "video_mb_a_batch": np.mean([batch.video_mb for batch in batches]),
     }
-    return json.loads(json.dumps(result, default=float), parse_float=lambda text: round(float(text), 4))
+    text = json.dumps(result, default=float)
+    return json.loads(text, parse_float=lambda number: round(float(number), 4))
 
 
 def predict_held_out(

@@ -4,13 +4,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crosswatch import __version__
 from crosswatch.errors import UserError
 from crosswatch.stages import STAGES
+
+if TYPE_CHECKING:
+    from crosswatch.tracking.registry import RegistryPlace, StageName
 
 EXIT_MISTAKE, EXIT_QUARANTINE, EXIT_FAILURE = 2, 3, 1
 
@@ -59,7 +62,7 @@ def configuration_options(command: click.Command) -> click.Command:
     return command
 
 
-def _path() -> click.ParamType:
+def _path() -> click.Path:
     return click.Path(path_type=Path)
 
 
@@ -91,9 +94,7 @@ def _stage_command(name: str) -> click.Command:
     ]
     doc = (stages.function_of(name).__doc__ or "").strip()
     text = f"{STAGES[name].summary}\n\n{doc}\n\n\b\nExample:\n  {STAGES[name].example}"
-    return configuration_options(
-        click.Command(name, params=list(flags), callback=call, help=text)
-    )
+    return configuration_options(click.Command(name, params=list(flags), callback=call, help=text))
 
 
 @click.command(
@@ -126,15 +127,96 @@ def run(
         return
     if batches is None or workspace is None:
         missing = "--batches" if batches is None else "--workspace"
-        raise click.UsageError(
-            f"{missing} is missing. Example: crosswatch run --batches arrivals --workspace workspace"
-        )
+        example = "crosswatch run --batches arrivals --workspace workspace"
+        raise click.UsageError(f"{missing} is missing. Example: {example}")
     from crosswatch.retrain import retrain_here
 
     sys.exit(retrain_here(batches, workspace, recipe=recipe, overrides=over, **options))
 
 
-COMMANDS: dict[str, click.Command] = {"run": configuration_options(run)}
+@click.command(
+    epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json"
+)
+@click.option("--batches", type=_path(), required=True, metavar="SRC", help="Deliveries.")
+@click.option("--out", type=_path(), metavar="DIR", help="Keep every fold's artifacts here.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")
+def crossvalidate(
+    batches: Path,
+    out: Path | None,
+    recipe: str,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    show_config: bool,
+    as_json: bool,
+) -> None:
+    """Let each batch evaluate once while the others train; registers nothing."""
+    from crosswatch import config, experiment
+    from crosswatch.crossvalidate import crossvalidate_here
+
+    resolved = experiment.resolve(recipe, experiment.over(config_file, overrides))
+    if show_config:
+        click.echo(config.to_yaml(resolved), nl=False)
+        return
+    crossvalidate_here(batches, out, resolved, as_json=as_json)
+
+
+def registry_options(command: click.Command) -> click.Command:
+    command.params += [
+        click.Argument(["name"]),
+        click.Option(["--workspace"], type=_path(), default=Path("workspace"), show_default=True,
+                     metavar="DIR", help="Where MLflow's database and the history lie."),
+        click.Option(["--tracking-uri"], metavar="URI", help="Another MLflow server."),
+    ]  # fmt: skip
+    return command
+
+
+def _place(workspace: Path, tracking_uri: str | None) -> "RegistryPlace":
+    from crosswatch.tracking.registry import RegistryPlace
+
+    if tracking_uri is None and not (workspace / "mlflow.db").exists():
+        raise UserError(f"--workspace {workspace}: holds no registry (mlflow.db). Name another.")
+    return RegistryPlace(folder=workspace, tracking_uri=tracking_uri)
+
+
+@click.command(
+    epilog="\b\nExample:\n  crosswatch promote fmformer-furnace --version 2 --to Production"
+)
+@click.option("--version", required=True, metavar="N")
+@click.option("--to", required=True, type=click.Choice(["Staging", "Production", "Archived"]))
+@click.option("--override", metavar="REASON", help="Pass the gate; the reason is recorded.")
+def promote(name: str, version: str, to: "StageName", override: str | None, **place: Any) -> None:
+    """Move a model version by hand, through the same gate."""
+    from crosswatch.tracking import manual
+
+    manual.promote(_place(**place), name, version, to, override=override)
+    click.echo(f"{name} version {version} is in {to}" + (", champion" * (to == "Production")))
+
+
+@click.command(epilog="\b\nExample:\n  crosswatch rollback fmformer-furnace")
+def rollback(name: str, **place: Any) -> None:
+    """Make the champion before this one champion again."""
+    from crosswatch.tracking import manual
+
+    entry = manual.rollback(_place(**place), name)
+    click.echo(f"{name} version {entry['version']} is champion again (was {entry['replaced']})")
+
+
+@click.command(epilog="\b\nExample:\n  crosswatch history fmformer-furnace")
+def history(name: str, **place: Any) -> None:
+    """What was promoted, refused and rolled back, and why."""
+    for entry in _place(**place).history.entries(name):
+        verdict = entry.get("verdict") or {}
+        why = entry.get("override") or "; ".join(verdict.get("reasons", ()))
+        click.echo(f"{entry['at']}  version {entry['version']:<4} {entry['action']:<16} {why}")
+
+
+COMMANDS: dict[str, click.Command] = {
+    "run": configuration_options(run),
+    "crossvalidate": configuration_options(crossvalidate),
+    "promote": registry_options(promote),
+    "rollback": registry_options(rollback),
+    "history": registry_options(history),
+}
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -172,5 +254,3 @@ def _guarded(call: Callable[[], Any]) -> int:
         traceback.print_exc()
         return EXIT_FAILURE
     return 0
-
-

@@ -14,7 +14,7 @@ from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
-from crosswatch.models import FmFormerConfig
+from crosswatch.models import ModelConfig
 from crosswatch.synthetic.plant import SimulateConfig
 from crosswatch.tracking.lineage import LineageConfig
 from crosswatch.tracking.promotion import RegisterConfig
@@ -23,23 +23,19 @@ from crosswatch.training.learner import TrainConfig
 DEFAULT_RECIPE = "fmformer-furnace"
 
 
-def _default(section: type) -> Any:
-    return dataclasses.field(default_factory=section)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    simulate: SimulateConfig = _default(SimulateConfig)
-    ingest: IngestConfig = _default(IngestConfig)
-    sync: SyncConfig = _default(SyncConfig)
-    windows: WindowConfig = _default(WindowConfig)
-    split: SplitConfig = _default(SplitConfig)
-    refine: RefineConfig = _default(RefineConfig)
-    model: FmFormerConfig = _default(FmFormerConfig)
-    train: TrainConfig = _default(TrainConfig)
-    evaluate: EvaluateConfig = _default(EvaluateConfig)
-    register: RegisterConfig = _default(RegisterConfig)
-    lineage: LineageConfig = _default(LineageConfig)
+    simulate: SimulateConfig = dataclasses.field(default_factory=SimulateConfig)
+    ingest: IngestConfig = dataclasses.field(default_factory=IngestConfig)
+    sync: SyncConfig = dataclasses.field(default_factory=SyncConfig)
+    windows: WindowConfig = dataclasses.field(default_factory=WindowConfig)
+    split: SplitConfig = dataclasses.field(default_factory=SplitConfig)
+    refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    register: RegisterConfig = dataclasses.field(default_factory=RegisterConfig)
+    lineage: LineageConfig = dataclasses.field(default_factory=LineageConfig)
 
 
 def recipes() -> tuple[str, ...]:

@@ -55,7 +55,9 @@ class _Recording:
         self._view.close()
 
 
-def run_local(pipeline: str, *, workspace: Path, log: Path, arguments: Mapping[str, Any]) -> LocalRun:
+def run_local(
+    pipeline: str, *, workspace: Path, log: Path, arguments: Mapping[str, Any]
+) -> LocalRun:
     """Run a shipped pipeline through kfp.local in a process of its own.
 
     What kfp, Ray and MLflow have to say goes to `log`; the tasks' own events are drawn.

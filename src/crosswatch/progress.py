@@ -179,9 +179,7 @@ class LiveView:
             self._outcome = event["text"]
         elif kind == "progress":
             note = f"{event['what']} {event['done']}/{event['total']}"
-            self._bars.update(
-                self._task, completed=event["done"], total=event["total"], note=note
-            )
+            self._bars.update(self._task, completed=event["done"], total=event["total"], note=note)
         elif kind == "end":
             self._bars.update(self._task, completed=1, total=1, note=self._outcome)
             self._bars.stop_task(self._task)

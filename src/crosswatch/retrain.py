@@ -117,12 +117,10 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
     lines += [("quarantined", f"{name}: {why}") for name, why in manifest.quarantined.items()]
     for name in facts["batches"]:
         sync = artifacts.read_json(folder / name / "sync.json")
-        if sync.get("camera_offset_s") is not None:
-            low, high = sync["camera_offset_low_s"], sync["camera_offset_high_s"]
-            lines.append(
-                ("sync", f"{name}: camera {sync['camera_offset_s']:+.3f} s "
-                         f"[{low:+.3f}, {high:+.3f}] against the control system's clock")
-            )  # fmt: skip
+        bound_s = sync.get("bound_half_width_s")
+        if bound_s is not None:
+            offset = f"camera {sync['camera_offset_s']:+.3f} ± {bound_s:.3f} s"
+            lines.append(("sync", f"{name}: {offset} against the control system's clock"))
     return lines
 
 

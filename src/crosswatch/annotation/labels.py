@@ -10,6 +10,7 @@ Folder of a batch:
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,5 +74,5 @@ def verify_labels(path: Path, *, batch_set_digest: str) -> artifacts.Manifest:
     return manifest
 
 
-def _mapped(path: Path) -> npt.NDArray:  # type: ignore[type-arg]
+def _mapped(path: Path) -> Any:
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +30,13 @@ class WindowSet:
     def __len__(self) -> int:
         return len(self.batch_N)
 
-    def over_tables(
-        self, value_of: Callable[[Batch, WindowTable], npt.NDArray[np.generic]]
-    ) -> npt.NDArray[np.generic]:
-        """One value a window, (N,), computed batch by batch."""
-        return np.concatenate(
-            [value_of(b, table) for b, table in zip(self.batches, self.tables, strict=True)]
-        )
-
     def gather(
         self,
         rows: npt.NDArray[np.int64],
-        pick: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.generic]],
-    ) -> npt.NDArray[np.generic]:
+        pick: Callable[[int, npt.NDArray[np.int64]], npt.NDArray[Any]],
+    ) -> npt.NDArray[Any]:
         """Stack what `pick(batch number, rows of its table)` finds, in the order of `rows`."""
-        parts: npt.NDArray[np.generic] | None = None
+        parts: npt.NDArray[Any] | None = None
         for number in np.unique(self.batch_N[rows]):
             mine = np.flatnonzero(self.batch_N[rows] == number)
             found = pick(int(number), self.row_N[rows[mine]])
@@ -70,7 +63,8 @@ class WindowSet:
             signal, table = self.batches[number].signal, self.tables[number]
             assert signal is not None
             back = np.arange(-table.samples, 0)
-            return signal[table.signal_stop[of_table][:, None] + back]
+            samples: npt.NDArray[np.float32] = signal[table.signal_stop[of_table][:, None] + back]
+            return samples
 
         return self.gather(rows, pick).astype(np.float32, copy=False)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crosswatch import artifacts
 from crosswatch.data import signals, video
-from crosswatch.data.labels import Picture, place_events, place_keyframes
+from crosswatch.data.labels import Picture, check_classes, place_events, place_keyframes
 from crosswatch.data.lag import SILENT_S
 from crosswatch.data.signals import RawSignal
 from crosswatch.data.sync import ClockMap, SyncConfig, estimate, given
@@ -92,7 +92,7 @@ def write_batch(
     Raises:
         BadBatch: the streams are too broken to be used, or their clocks cannot be aligned.
     """
-    _check_classes(raw, ingest.classes)
+    check_classes(raw.events, raw.keyframes, ingest.classes)
     streams = _read_streams(raw, folder, ingest=ingest, progress=progress)
     clocks = _align(raw, streams, sync)
     times = _reference_times(streams, clocks)
@@ -110,17 +110,6 @@ def write_batch(
     counts |= {name: value for name, value in facts.items() if isinstance(value, int)}
     counts |= {"labels_skipped": skipped, "segments": len(spans)}
     return BatchSummary(counts=counts, warnings=(*raw.warnings, *_warnings(counts)))
-
-
-def _check_classes(raw: RawBatch, classes: Sequence[str]) -> None:
-    named = [event.class_name for event in raw.events]
-    named += [keyframe.class_name for keyframe in raw.keyframes]
-    for name in named:
-        if name not in classes:
-            raise BadBatch(
-                f"annotations: unknown class {name!r}; ingest.classes are "
-                f"{', '.join(classes)}. Correct the notes or add the class."
-            )
 
 
 def _read_streams(
@@ -203,7 +192,14 @@ def _segments(times: Sequence[FloatArray], max_gap_s: float) -> Spans:
         if gap_start_s > start_s:
             spans.append((start_s, gap_start_s))
         start_s = max(start_s, gap_stop_s)
-    return (*spans, (start_s, stop_s)) if start_s < stop_s else tuple(spans)
+    if start_s < stop_s:
+        spans.append((start_s, stop_s))
+    if not spans:
+        raise BadBatch(
+            f"the streams never speak together for longer than their gaps of over {max_gap_s:g} s. "
+            f"{signals.ADVICE}"
+        )
+    return tuple(spans)
 
 
 def _longest_s(times_s: FloatArray, seconds: float) -> float:

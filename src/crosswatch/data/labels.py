@@ -1,10 +1,11 @@
 """An expert's notes, moved to the reference clock and to the pixels of the stored frames."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from crosswatch.errors import BadBatch
 from crosswatch.records import Event, Keyframe
 
 Box = tuple[float, float, float, float]
@@ -32,6 +33,24 @@ class Picture:
         if right <= x or bottom <= y:
             return None
         return float(x), float(y), float(right - x), float(bottom - y)
+
+
+def check_classes(
+    events: Iterable[Event], keyframes: Iterable[Keyframe], classes: Sequence[str]
+) -> None:
+    """Hold the notes to the classes that are told apart.
+
+    Raises:
+        BadBatch: a class is none of them.
+    """
+    named = [event.class_name for event in events]
+    named += [keyframe.class_name for keyframe in keyframes]
+    for name in named:
+        if name not in classes:
+            raise BadBatch(
+                f"annotations: unknown class {name!r}; ingest.classes are "
+                f"{', '.join(classes)}. Correct the notes or add the class."
+            )
 
 
 def place_events(

@@ -3,6 +3,9 @@
 Shapes: (N,) instants of an even grid, (S,) samples, (K,) cells of the picture, (L,) lags.
 """
 
+import dataclasses
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,13 +36,32 @@ def lights_of(
     brightness: npt.NDArray[np.floating],
     period_s: float,
     slower_than_s: float,
+    *,
+    step_s: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Even instants (N,) and every cell's brightness (N, K), averaged as a meter averages."""
-    at_s = np.asarray(np.arange(camera_s[0], camera_s[-1], LAG_STEP_S), np.float64)
+    at_s = np.asarray(np.arange(camera_s[0], camera_s[-1], step_s), np.float64)
     even = _box_mean(camera_s, brightness, at_s, period_s)
-    values = standard(_without_slow(even, LAG_STEP_S, slower_than_s))
+    values = standard(_without_slow(even, step_s, slower_than_s))
     values[_silent(at_s, camera_s)] = 0.0
     return at_s, values
+
+
+def flame_of(
+    camera_s: FloatArray,
+    brightness: npt.NDArray[np.floating],
+    weights: FloatArray,
+    period_s: float,
+    slower_than_s: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Fine instants (N,) and the weighted cells' light (N,), cell by cell to spare memory."""
+    total: FloatArray | float = 0.0
+    at_s = camera_s
+    for cell in np.flatnonzero(weights > 0.01 * weights.max()):
+        one = brightness[:, [cell]]
+        at_s, light = lights_of(camera_s, one, period_s, slower_than_s, step_s=LAG_STEP_S)
+        total = total + weights[cell] * light[:, 0]
+    return at_s, standard(np.asarray(total))
 
 
 def _box_mean(
@@ -86,7 +108,7 @@ def cells_that_follow(
     sample_s: FloatArray,
     current: FloatArray,
     light_s: FloatArray,
-    lights: FloatArray,
+    lights: FloatArray,  # (N, K) at steps of COARSE_S
     *,
     max_offset_s: float,
     unrelated_s: float,
@@ -98,7 +120,7 @@ def cells_that_follow(
     what chance can do.
     """
     at_s = np.arange(max(sample_s[0], light_s[0]), min(sample_s[-1], light_s[-1]), COARSE_S)
-    rows = np.clip(np.searchsorted(light_s, at_s), 0, len(light_s) - 1)
+    rows = np.clip(np.rint((at_s - light_s[0]) / COARSE_S).astype(int), 0, len(light_s) - 1)
     even, seen = np.interp(at_s, sample_s, current), lights[rows]
     spectrum = np.fft.rfft(even)[:, None] * np.fft.rfft(seen, axis=0).conj()
     size = np.sqrt((even**2).sum() * (seen**2).sum(axis=0))
@@ -107,5 +129,59 @@ def cells_that_follow(
     lags_s = COARSE_S * np.fft.fftfreq(at_s.size, 1 / at_s.size)
     best = int(np.argmax(np.where(np.abs(lags_s) <= max_offset_s, score, -1.0)))
     beyond = score[np.abs(lags_s) > max_offset_s + unrelated_s]
-    chance = (beyond.max(initial=0.0) / max(score[best], 1e-12)) ** 0.25
+    if not score[best] > 0.0:  # one of the streams never changes
+        return np.zeros(lights.shape[1]), 1.0
+    chance = (beyond.max(initial=0.0) / score[best]) ** 0.25
     return np.asarray(np.maximum(agreement[best], 0.0) ** 3), float(chance)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSums:
+    """Products of both series per block and lag; the correlation of any set of blocks follows."""
+
+    lags_s: FloatArray  # (L,)
+    mid_s: FloatArray  # (B,) middle of each block
+    cross: FloatArray
+    light: FloatArray
+    current: FloatArray
+
+
+def sum_blocks(
+    sample_s: FloatArray,
+    current: FloatArray,
+    light_s: FloatArray,
+    light: FloatArray,
+    *,
+    max_offset_s: float,
+    blocks: int,
+) -> BlockSums:
+    """Cut the samples into blocks of equal length and sum over each."""
+    reach = math.ceil(max_offset_s / LAG_STEP_S) + 1
+    lags_s = np.asarray(LAG_STEP_S * np.arange(-reach, reach + 1), np.float64)
+    inside = (sample_s >= light_s[0]) & (sample_s <= light_s[-1])
+    sample_s, current = sample_s[inside], current[inside]
+    edges_s = np.linspace(sample_s[0], sample_s[-1], blocks + 1)
+    block_of = np.clip(np.searchsorted(edges_s, sample_s, side="right") - 1, 0, blocks - 1)
+    rows = [
+        _products(sample_s[block_of == block], current[block_of == block], light_s, light, lags_s)
+        for block in range(blocks)
+    ]
+    return BlockSums(
+        lags_s=lags_s,
+        mid_s=(edges_s[:-1] + edges_s[1:]) / 2,
+        cross=np.stack([cross for cross, _, _ in rows]),
+        light=np.stack([light for _, light, _ in rows]),
+        current=np.array([current for _, _, current in rows]),
+    )
+
+
+def _products(
+    sample_s: FloatArray,
+    current: FloatArray,
+    light_s: FloatArray,
+    light: FloatArray,
+    lags_s: FloatArray,
+) -> tuple[FloatArray, FloatArray, float]:
+    """Sums over one block: current by light and light by light per lag, current by current."""
+    seen = np.interp(sample_s[:, None] - lags_s, light_s, light, left=0.0, right=0.0)
+    return current @ seen, (seen**2).sum(axis=0), float(current @ current)

@@ -5,8 +5,7 @@ Both are freed of everything slower than some seconds (ambient light, mist, set-
 lag at which they agree best over all blocks of the batch is the clocks' difference. Blocks drawn
 again and again with replacement (a bootstrap) say how far that lag can be trusted.
 
-Shape letters: N instants of an even grid, S samples, K cells of the picture, B blocks, L lags,
-D drifts, R resamples.
+`lag` holds the arithmetic of the two series; here it is resampled, bounded and judged.
 """
 
 import dataclasses
@@ -122,23 +121,9 @@ def estimate(
     """
     _check_overlap(camera_s, signal_s, config)
     t_mid_s = float(camera_s[0] + camera_s[-1]) / 2
-    period_s = max(lag.COARSE_S, float(np.median(np.diff(signal_s))))
-    slower_than_s = config.slower_than_s
-    sample_s, current = lag.current_of(signal_s, signal, period_s, slower_than_s)
-    light_s, lights = lag.lights_of(camera_s, brightness, period_s, slower_than_s)
-    weights, chance = lag.cells_that_follow(
-        sample_s,
-        current,
-        light_s,
-        lights,
-        max_offset_s=config.max_offset_s,
-        unrelated_s=slower_than_s,
-    )
-    _check_chance(chance, config)
-    light = lag.standard(lights @ weights)
-    sums = _block_sums(sample_s, current, light_s, light, config)
+    sums, chance = _evidence(camera_s, brightness, signal_s, signal, config)
     lags_s, drifts_ppm, correlation = _resampled(sums, t_mid_s, config)
-    found = _bounded(lags_s, drifts_ppm, t_mid_s, config)
+    found = _bounded(lags_s, drifts_ppm, t_mid_s, sums, config)
     _check_limits(found, config)
     return dataclasses.replace(
         found,
@@ -147,15 +132,35 @@ def estimate(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sums:
-    """Products of both series per block and lag; the correlation of any set of blocks follows."""
-
-    lags_s: FloatArray  # (L,)
-    mid_s: FloatArray  # (B,) middle of each block
-    cross: FloatArray
-    light: FloatArray
-    current: FloatArray
+def _evidence(
+    camera_s: FloatArray,
+    brightness: npt.NDArray[np.floating],
+    signal_s: FloatArray,
+    signal: npt.NDArray[np.floating],
+    config: SyncConfig,
+) -> tuple[lag.BlockSums, float]:
+    """The flame's light against the current, block by block, and the share that chance reaches."""
+    period_s = max(lag.COARSE_S, float(np.median(np.diff(signal_s))))
+    slower_than_s = config.slower_than_s
+    sample_s, current = lag.current_of(signal_s, signal, period_s, slower_than_s)
+    coarse_s, lights = lag.lights_of(
+        camera_s, brightness, period_s, slower_than_s, step_s=lag.COARSE_S
+    )
+    weights, chance = lag.cells_that_follow(
+        sample_s,
+        current,
+        coarse_s,
+        lights,
+        max_offset_s=config.max_offset_s,
+        unrelated_s=slower_than_s,
+    )
+    _check_chance(chance, config)
+    light_s, light = lag.flame_of(camera_s, brightness, weights, period_s, slower_than_s)
+    blocks = max(LEAST_BLOCKS, int((sample_s[-1] - sample_s[0]) / config.block_s))
+    sums = lag.sum_blocks(
+        sample_s, current, light_s, light, max_offset_s=config.max_offset_s, blocks=blocks
+    )
+    return sums, chance
 
 
 def _check_overlap(camera_s: FloatArray, signal_s: FloatArray, config: SyncConfig) -> None:
@@ -168,48 +173,8 @@ def _check_overlap(camera_s: FloatArray, signal_s: FloatArray, config: SyncConfi
         )
 
 
-def _block_sums(
-    sample_s: FloatArray,
-    current: FloatArray,
-    light_s: FloatArray,
-    light: FloatArray,
-    config: SyncConfig,
-) -> _Sums:
-    reach = math.ceil(config.max_offset_s / LAG_STEP_S) + 1
-    lags_s = np.asarray(LAG_STEP_S * np.arange(-reach, reach + 1), np.float64)
-    inside = (sample_s >= light_s[0]) & (sample_s <= light_s[-1])
-    sample_s, current = sample_s[inside], current[inside]
-    span_s = float(sample_s[-1] - sample_s[0])
-    count = max(LEAST_BLOCKS, int(span_s / config.block_s))
-    edges_s = np.linspace(sample_s[0], sample_s[-1], count + 1)
-    block_of = np.clip(np.searchsorted(edges_s, sample_s, side="right") - 1, 0, count - 1)
-    rows = [
-        _products(sample_s[block_of == block], current[block_of == block], light_s, light, lags_s)
-        for block in range(count)
-    ]
-    return _Sums(
-        lags_s=lags_s,
-        mid_s=(edges_s[:-1] + edges_s[1:]) / 2,
-        cross=np.stack([cross for cross, _, _ in rows]),
-        light=np.stack([light for _, light, _ in rows]),
-        current=np.array([current for _, _, current in rows]),
-    )
-
-
-def _products(
-    sample_s: FloatArray,
-    current: FloatArray,
-    light_s: FloatArray,
-    light: FloatArray,
-    lags_s: FloatArray,
-) -> tuple[FloatArray, FloatArray, float]:
-    """Sums over one block: current by light and light by light per lag, current by current."""
-    seen = np.interp(sample_s[:, None] - lags_s, light_s, light, left=0.0, right=0.0)
-    return current @ seen, (seen**2).sum(axis=0), float(current @ current)
-
-
 def _resampled(
-    sums: _Sums, t_mid_s: float, config: SyncConfig
+    sums: lag.BlockSums, t_mid_s: float, config: SyncConfig
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Best lag, drift and correlation of the blocks as they are (first) and drawn again (R)."""
     rng = np.random.default_rng(config.seed)
@@ -224,14 +189,16 @@ def _resampled(
     return best[0], best[1], best[2]
 
 
-def _drifts_ppm(sums: _Sums, config: SyncConfig) -> FloatArray:
+def _drifts_ppm(sums: lag.BlockSums, config: SyncConfig) -> FloatArray:
     """Drifts so near to each other that the batch's ends move by no more than a step of lag."""
     end_s = config.max_drift_ppm * 1e-6 * float(sums.mid_s[-1] - sums.mid_s[0]) / 2
     steps = max(1, math.ceil(end_s / LAG_STEP_S))
     return np.linspace(-config.max_drift_ppm, config.max_drift_ppm, 2 * steps + 1)
 
 
-def _peaks(draws: FloatArray, sums: _Sums, shifts_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _peaks(
+    draws: FloatArray, sums: lag.BlockSums, shifts_s: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Lag of the best correlation of every draw, refined between steps, and its height."""
     lags_s = sums.lags_s
     moved = np.stack(
@@ -253,27 +220,39 @@ def _peaks(draws: FloatArray, sums: _Sums, shifts_s: FloatArray) -> tuple[FloatA
 
 
 def _bounded(
-    lags_s: FloatArray, drifts_ppm: FloatArray, t_mid_s: float, config: SyncConfig
+    lags_s: FloatArray,
+    drifts_ppm: FloatArray,
+    t_mid_s: float,
+    sums: lag.BlockSums,
+    config: SyncConfig,
 ) -> ClockMap:
     """Intervals from the spread over draws; a drift that they do not resolve is left at 0."""
-    tail = 50 * (1 - config.level)
-    offset_s = float(lags_s[0])
+    offset_s, tail = float(lags_s[0]), 50 * (1 - config.level)
     low_s, high_s = np.percentile(lags_s[1:], [tail, 100 - tail])
-    deviations = statistics.NormalDist().inv_cdf(0.5 + config.level / 2)
+    deviations, widened = _deviations(len(sums.mid_s), config.level)
     prior, spread = config.max_drift_ppm**2 / 3, float(np.var(drifts_ppm[1:]))
-    resolved = spread < prior / 2
-    shrunk = prior / (prior + spread)
+    drift_ppm, drift_bound_ppm = 0.0, config.max_drift_ppm
+    if spread < prior / 2:
+        shrunk = prior / (prior + spread)
+        drift_ppm = float(drifts_ppm[0]) * shrunk
+        step_ppm = float(np.diff(_drifts_ppm(sums, config))[0])
+        drift_bound_ppm = math.hypot(deviations * math.sqrt(shrunk * spread), step_ppm)
     return ClockMap(
         method="brightness",
         offset_s=offset_s,
-        offset_low_s=offset_s - math.hypot(max(offset_s - low_s, 0.0), config.floor_s),
-        offset_high_s=offset_s + math.hypot(max(high_s - offset_s, 0.0), config.floor_s),
-        drift_ppm=float(drifts_ppm[0]) * shrunk if resolved else 0.0,
-        drift_bound_ppm=deviations * math.sqrt(shrunk * spread)
-        if resolved
-        else config.max_drift_ppm,
+        offset_low_s=offset_s - math.hypot(widened * (offset_s - low_s), config.floor_s),
+        offset_high_s=offset_s + math.hypot(widened * (high_s - offset_s), config.floor_s),
+        drift_ppm=drift_ppm,
+        drift_bound_ppm=drift_bound_ppm,
         t_mid_s=t_mid_s,
     )
+
+
+def _deviations(blocks: int, level: float) -> tuple[float, float]:
+    """Student's quantile, and by how much few blocks make a bootstrap too sure of itself."""
+    normal = statistics.NormalDist().inv_cdf(0.5 + level / 2)
+    student = normal + (normal**3 + normal) / (4 * (blocks - 1))
+    return student, student / normal * math.sqrt(blocks / (blocks - 1))
 
 
 def _check_chance(chance: float, config: SyncConfig) -> None:

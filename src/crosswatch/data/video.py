@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.data.frames import FrameWriter
 from crosswatch.errors import BadBatch
 
 CELLS = 8
@@ -51,40 +51,6 @@ class Decoded:
     brightness: npt.NDArray[np.float32]  # (T, CELLS * CELLS) grey levels
     repaired: int
     size_px: tuple[int, int]  # width and height of the original pictures
-
-
-class FrameWriter:
-    """Append pictures to a .npy file whose length is known only at the end."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._count = 0
-        self._stream = path.open("wb")
-        self._start = self._write_header()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stream.seek(0)
-        assert self._write_header() == self._start, "numpy pads headers so that they can grow"
-        self._stream.close()
-
-    def append(self, frame: npt.NDArray[np.uint8]) -> None:
-        assert frame.shape == self._shape
-        assert frame.dtype == np.uint8
-        self._stream.write(np.ascontiguousarray(frame).data)
-        self._count += 1
-
-    def _write_header(self) -> int:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self._count, *self._shape)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-        return self._stream.tell()
 
 
 def plan_frames(raw: RawVideo, *, max_bad_share: float) -> Plan:
@@ -209,19 +175,18 @@ def _presentation_times(path: Path) -> tuple[list[int | None], float]:
     """One entry a picture, without decoding; None where the file does not say."""
     with _open(path) as container:
         stream = container.streams.video[0]
-        pts = [
-            packet.pts
-            for packet in _packets(container, stream)
-            if packet.size and not packet.is_discard
+        packets = [
+            (packet.pts, packet.is_discard) for packet in _packets(container, stream) if packet.size
         ]
         expected = int(stream.frames)
         unit_s = float(stream.time_base or 0)
+    pts = [at for at, cut_away in packets if not cut_away]  # an edit list hides some
     if not pts:
         raise BadBatch(f"{path.name}: holds no frames. {ADVICE}")
-    if len(pts) < 0.99 * expected:
+    if len(packets) < 0.99 * expected:
         raise BadBatch(
-            f"{path.name}: is truncated: {len(pts)} of the {expected} frames that it announces are "
-            f"there; 99 % are needed. {ADVICE}"
+            f"{path.name}: is truncated: {len(packets)} of the {expected} frames that it announces "
+            f"are there; 99 % are needed. {ADVICE}"
         )
     return pts, unit_s
 
@@ -252,7 +217,8 @@ def _pictures(path: Path, plan: Plan) -> Iterator[tuple[int, npt.NDArray[np.uint
                 if plan.pts.size and frame.pts is not None:
                     at = int(np.searchsorted(plan.pts, frame.pts))
                 if last < at < plan.times_s.size and not frame.is_corrupt:
-                    yield at, frame.to_ndarray(format="rgb24")
+                    # one thread: handing out small pictures to more costs more than it brings
+                    yield at, frame.to_ndarray(format="rgb24", threads=1)
                     last = at
 
 

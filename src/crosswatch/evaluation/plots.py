@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from crosswatch.evaluation.scoring import Predictions
@@ -22,7 +23,7 @@ def plot_evaluation(
 
 
 def _confusion(
-    label: np.ndarray,  # type: ignore[type-arg]
+    label: npt.NDArray[np.int64],
     predictions: Predictions,
     classes: Sequence[str],
     path: Path,
@@ -45,7 +46,7 @@ def _confusion(
     return path.name
 
 
-def _curves(label: np.ndarray, predictions: Predictions, path: Path) -> str:  # type: ignore[type-arg]
+def _curves(label: npt.NDArray[np.int64], predictions: Predictions, path: Path) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")

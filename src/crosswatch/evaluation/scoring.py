@@ -157,7 +157,7 @@ def _confusion(
     truth = windows.gather(rows, pick).astype(np.int64)
     known = (truth != UNKNOWN).all(axis=(1, 2))
     counts = pixel_confusion(np.where(truth == UNKNOWN, 0, truth), decided, classes=classes)
-    return counts * known[:, None, None]
+    return np.where(known[:, None, None], counts, 0)
 
 
 def _rows(windows: WindowSet, labels: tuple[BatchLabels, ...]) -> pd.DataFrame:

@@ -29,8 +29,8 @@ class SignalStatistics:
     deviation: tuple[float, ...]
 
     def normalise(self, signal_BSC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        mean, deviation = np.float32(self.mean), np.float32(self.deviation)
-        return ((signal_BSC - mean) / deviation).astype(np.float32, copy=False)
+        mean, deviation = (np.array(known, np.float32) for known in (self.mean, self.deviation))
+        return (signal_BSC - mean) / deviation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -116,9 +116,10 @@ class FmFormerConfig:
     def _refuse_frames_that_do_not_divide(self, shape: InputShape) -> None:
         cell_px = self.patch_px * (DILATION if self.dilated_tokens else 1)
         cell = f"patch_px {self.patch_px}" + (" x dilation 2" if self.dilated_tokens else "")
+        frames_of = f"patch_frames {self.patch_frames}"
         for name, size, step, of in (
             ("ingest.frame_px", shape.frame_px, cell_px, cell),
-            ("windows.frames", shape.frames, self.patch_frames, f"patch_frames {self.patch_frames}"),
+            ("windows.frames", shape.frames, self.patch_frames, frames_of),
         ):
             if size % step or not size:
                 allowed = sorted({max(step, size // step * step), size // step * step + step})

@@ -87,7 +87,7 @@ def sections_of(name: str) -> dict[str, type]:
 
 def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Path | None]) -> None:
     """Build a stage's sections from plain values and call it."""
-    sections = {
+    sections: dict[str, Any] = {
         section: config.build(cls, values.get(section, {}), where=section)
         for section, cls in sections_of(name).items()
     }

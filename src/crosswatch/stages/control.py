@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crosswatch import artifacts, config, progress, stages
 from crosswatch.data.adapters import ADAPTERS

@@ -43,11 +43,8 @@ def evaluate(
 
 def headline(measured: Mapping[str, Interval]) -> str:
     """The first metrics in one line, with their intervals."""
-    shown = [name for name in ("f1", "accuracy", "miou") if name in measured][:2]
-    return ", ".join(
-        f"{name} {measured[name].estimate:.3f} [{measured[name].low:.3f}, {measured[name].high:.3f}]"
-        for name in shown
-    )
+    shown = [(name, measured[name]) for name in ("f1", "accuracy", "miou") if name in measured]
+    return ", ".join(f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in shown)
 
 
 def _plain(measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]) -> object:

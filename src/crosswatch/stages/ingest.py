@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import artifacts, config, progress
+from crosswatch.data import splits
 from crosswatch.data.adapters import ADAPTERS, Arrival
 from crosswatch.data.batches import BATCH_SET, SET_INDEX, Batch, open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
-from crosswatch.data import splits
 from crosswatch.data.splits import SplitConfig
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig

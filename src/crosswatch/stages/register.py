@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,13 @@ from crosswatch import artifacts, config, progress
 from crosswatch.annotation.labels import open_labels, verify_labels
 from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig, compare
+from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.evaluation.scoring import Predictions, score_block
 from crosswatch.models.detector import load_detector
 from crosswatch.stages.evaluate import EVALUATION, PREDICTIONS
 from crosswatch.stages.train import CHECKPOINT
 from crosswatch.tracking.lineage import LineageConfig, lineage_tags
-from crosswatch.tracking.promotion import RegisterConfig, Verdict, judge
+from crosswatch.tracking.promotion import GATE, Gate, RegisterConfig, Verdict, weigh
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
 from crosswatch.tracking.tracker import Tracker, tracked_run
 
@@ -52,13 +51,16 @@ def register(
         version, tags = _log(
             place, trained, evaluated, (checkpoint, evaluation), batch_set, register, lineage
         )
-        models.tag(name, version, tags)
+        gate = Gate(primary=register.primary, min_gain=register.min_gain, evaluate=evaluate)
+        models.tag(name, version, {**tags, GATE: config.to_json(gate)})
         candidate = Predictions.load(evaluation / PREDICTIONS)
-        _keep(registry, batch_set, tags["checkpoint_digest"], evaluation / PREDICTIONS)
+        kept = place.predictions(batch_set.evaluation_set["digest"], trained.digest)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(evaluation / PREDICTIONS, kept)
         with place.locked():
             champion = models.champion(name)
-            rival = _rival(registry, champion, batch_set, labels)
-            verdict = _judge(candidate, rival, batch_set, register, evaluate)
+            rival = _rival(place, champion, batch_set, labels)
+            verdict = weigh(candidate, rival, gate, batch_set.evaluation_set["version"])
             models.tag(name, version, {"verdict": "; ".join(verdict.reasons)})
             _act(models, name, version, verdict)
         artifacts.write_json(draft / "registration.json", {
@@ -106,12 +108,13 @@ def _log_curves(run: Tracker, checkpoint: Path) -> None:
 
 
 def _rival(
-    registry: Path, champion: "ModelVersion | None", batch_set: BatchSet, labels: Path
+    place: RegistryPlace, champion: "ModelVersion | None", batch_set: BatchSet, labels: Path
 ) -> Predictions | None:
     """The champion's predictions on this evaluation-set version, scored now if they are missing."""
     if champion is None:
         return None
-    kept = _kept(registry, batch_set.evaluation_set, champion.tags["checkpoint_digest"])
+    digest = batch_set.evaluation_set["digest"]
+    kept = place.predictions(digest, champion.tags["checkpoint_digest"])
     if kept.exists():
         return Predictions.load(kept)
     import mlflow
@@ -126,44 +129,12 @@ def _rival(
     return predictions
 
 
-def _judge(
-    candidate: Predictions,
-    rival: Predictions | None,
-    batch_set: BatchSet,
-    register: RegisterConfig,
-    evaluate: EvaluateConfig,
-) -> Verdict:
-    against = candidate if rival is None else rival
-    mine, theirs, difference = compare(candidate, against, register.primary, evaluate)
-    return judge(
-        metric=register.primary,
-        evaluation_set=str(batch_set.evaluation_set["version"]),
-        candidate=mine,
-        champion=None if rival is None else theirs,
-        difference=None if rival is None else difference,
-        min_gain=register.min_gain,
-    )
-
-
 def _act(models: ModelRegistry, name: str, version: str, verdict: Verdict) -> None:
     facts: dict[str, Any] = {"verdict": dataclasses.asdict(verdict)}
     if verdict.promote:
         models.move(name, version, "Production", action="promote", **facts)
     else:
-        models.place.history.append(
-            name, action="refuse", version=version, champion=False, **facts
-        )
-
-
-def _kept(registry: Path, evaluation_set: Mapping[str, Any], checkpoint_digest: str) -> Path:
-    folder = registry / "evaluations" / str(evaluation_set["digest"])[:16]
-    return folder / f"{checkpoint_digest[:16]}.parquet"
-
-
-def _keep(registry: Path, batch_set: BatchSet, checkpoint_digest: str, path: Path) -> None:
-    kept = _kept(registry, batch_set.evaluation_set, checkpoint_digest)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, kept)
+        models.place.history.append(name, action="refuse", version=version, champion=False, **facts)
 
 
 def _requirements() -> tuple[str, ...]:

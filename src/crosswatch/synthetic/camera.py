@@ -117,7 +117,7 @@ class Camera:
         slow, fast = self.scene.flame_tiles
         tongues = window(slow, size, x_px=9.0 * time_s * scale, y_px=70.0 * time_s * scale)
         sparks = window(fast, size, x_px=-14.0 * time_s * scale, y_px=115.0 * time_s * scale)
-        heat = np.maximum(shape * (1.0 + 0.30 * tongues + 0.18 * sparks), 0.0) * np.float32(flame)
+        heat = np.maximum(shape * (1.0 + 0.24 * tongues + 0.12 * sparks), 0.0) * np.float32(flame)
         glow = heat / (1.0 + 0.55 * heat)
         colour = cv2.merge([300.0 * glow, 235.0 * glow * glow + 60.0 * glow, 150.0 * glow**3])
         frame[: size[0]] += colour
@@ -136,7 +136,7 @@ class Camera:
 
     @staticmethod
     def _noise_index(index: int) -> int:
-        """Walk through the stored noise in a long order that does not repeat from second to second."""
+        """Walk through the stored noise in an order that changes from round to round."""
         return (index * 29 + index // NOISE_FRAMES * 7) % NOISE_FRAMES
 
 

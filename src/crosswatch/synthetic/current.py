@@ -28,7 +28,7 @@ class Arc:
         """Brightness that the arc power gives the flame at these instants; 1 on average."""
         power = (self.current_a**2).sum(axis=0)
         relative = (power / power.mean()) ** difficulty.FLAME_GAMMA
-        return np.interp(times_s, self.times_s, relative)
+        return np.asarray(np.interp(times_s, self.times_s, relative), dtype=np.float64)
 
     def sample(self, times_s: TimeArray, *, period_s: float) -> TimeArray:
         """Mean over one sampling period centred on each instant, as a meter stores it: (N, 3)."""

@@ -8,36 +8,36 @@ Levels are grey levels of 0..255; shares of a current are relative to its set-po
 # --- what the camera sees of an anomaly
 SPOT_PEAK_LEVELS = (110.0, 180.0)
 """Red light that a plain spot adds at its apex."""
-FAINT_PEAK_LEVELS = (30.0, 52.0)
+FAINT_PEAK_LEVELS = (38.0, 62.0)
 """The same for a barely visible one."""
 FAINT_SHARE = 0.16
 """Share of anomalies that are barely visible."""
-SPOT_START = 0.28
+SPOT_START = 0.32
 """Brightness at onset and offset, relative to the apex."""
 
 # --- what looks like an anomaly and is none
 DISTRACTORS_PER_MINUTE = 1.1
-LOOKALIKE_SHARE = 0.35
+LOOKALIKE_SHARE = 0.27
 """Share of the harmless glows that have an anomaly's colour; the others are yellow glare."""
 LOOKALIKE_PEAK_LEVELS = (18.0, 70.0)
 GLARE_PEAK_LEVELS = (40.0, 110.0)
 DISTRACTOR_DURATION_S = (1.5, 6.0)
 
 # --- what hides an anomaly
-MIST_SURGES_PER_MINUTE = 1.2
+MIST_SURGES_PER_MINUTE = 1.0
 MIST_SURGE_DURATION_S = (8.0, 22.0)
-MIST_MAX_OPACITY = 0.88
+MIST_MAX_OPACITY = 0.85
 AMBIENT_STEPS_PER_MINUTE = 0.8
 AMBIENT_RANGE = (0.75, 1.3)
 SENSOR_NOISE_LEVELS = 2.5
 
 # --- what the current shows of an anomaly
-TRACE_DELAY_S = (1.0, 2.5)
+TRACE_DELAY_S = (1.0, 2.2)
 TRACE_LAG_S = 0.5
 """Time constant with which the trace builds up and dies away after its delay."""
-TRACE_DRIFT_SHARE = 0.05
+TRACE_DRIFT_SHARE = 0.06
 """Mean drop of the current of the nearest phase."""
-TRACE_FLUCTUATION_GAIN = 2.2
+TRACE_FLUCTUATION_GAIN = 2.8
 """By how much the fast fluctuation grows."""
 
 # --- what the current does anyway

@@ -10,7 +10,7 @@ from crosswatch.synthetic import difficulty
 from crosswatch.synthetic.noise import FloatArray, power_law_field
 from crosswatch.synthetic.schedule import Distractor, Event
 
-MASK_SHARE = 0.45
+MASK_SHARE = 0.5
 """A pixel belongs to a spot where it shines at least this share of the spot's present peak."""
 VISIBLE_LEVELS = 4.0
 """... and adds at least this many red grey levels, before mist; below that nothing can be seen."""
@@ -44,7 +44,9 @@ class Glow:
         level = self.peak_levels * (self.start_level + (1.0 - self.start_level) * course)
         return self._moved(time_s, scale) * np.float32(level)
 
-    def mask_at(self, time_s: float, *, visible_levels: float = VISIBLE_LEVELS) -> NDArray[np.bool_]:
+    def mask_at(
+        self, time_s: float, *, visible_levels: float = VISIBLE_LEVELS
+    ) -> NDArray[np.bool_]:
         """Truth mask at this instant (height, width); mist does not change it."""
         red = self.light_at(time_s)[..., 0]
         return np.asarray(red >= max(MASK_SHARE * float(red.max()), visible_levels))
@@ -110,7 +112,7 @@ def _ragged_patch(
     """Three overlapping soft lobes along a bent line, roughened by noise; peaks at 1."""
     x, y = _grid(centre_share, frame_px)
     heading = rng.uniform(0.0, np.pi)
-    length = rng.uniform(0.075, 0.125)
+    length = rng.uniform(0.07, 0.118)
     patch = np.zeros_like(x)
     for along in (-0.8, 0.0, 0.8):
         turn = heading + rng.uniform(-0.7, 0.7)
@@ -130,7 +132,7 @@ def _grid(centre_share: tuple[float, float], frame_px: int) -> tuple[FloatArray,
     """Distance from a centre in frame widths: x and y, each (frame_px, frame_px)."""
     axis = (np.arange(frame_px, dtype=np.float32) + 0.5) / frame_px
     x, y = np.meshgrid(axis - centre_share[0], axis - centre_share[1])
-    return x, y
+    return x.astype(np.float32), y.astype(np.float32)
 
 
 def _centre(centre_share: tuple[float, float], frame_px: int) -> tuple[float, float]:
@@ -140,7 +142,7 @@ def _centre(centre_share: tuple[float, float], frame_px: int) -> tuple[float, fl
 def _molten(shape: FloatArray) -> FloatArray:
     """Red, towards orange where it is hottest."""
     hot = shape * shape
-    return np.stack([shape, 0.40 * shape + 0.20 * hot, 0.08 * shape + 0.10 * hot], axis=-1)
+    return np.stack([shape, 0.34 * shape + 0.22 * hot, 0.08 * shape + 0.10 * hot], axis=-1)
 
 
 def _glare(shape: FloatArray) -> FloatArray:

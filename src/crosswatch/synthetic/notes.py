@@ -73,9 +73,7 @@ def _outline(spot: Glow, time_s: float) -> NDArray[np.bool_]:
     return spot.mask_at(float(np.clip(time_s, spot.start_s, spot.end_s)), visible_levels=0.0)
 
 
-def _drawn_box(
-    rng: np.random.Generator, outline: NDArray[np.bool_], frame_px: int
-) -> list[float]:
+def _drawn_box(rng: np.random.Generator, outline: NDArray[np.bool_], frame_px: int) -> list[float]:
     """x, y, width and height in pixels of a box drawn around the outline."""
     rows, columns = np.flatnonzero(outline.any(axis=1)), np.flatnonzero(outline.any(axis=0))
     low = np.array([columns[0], rows[0]], dtype=np.float64)

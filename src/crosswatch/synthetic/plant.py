@@ -3,10 +3,9 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,7 +136,7 @@ class _Delivered:
             return
         if self.target.exists():
             shutil.rmtree(self.target)
-        os.replace(self.making, self.target)
+        self.making.replace(self.target)
 
 
 def _check(config: SimulateConfig) -> None:
@@ -155,16 +154,13 @@ def _check(config: SimulateConfig) -> None:
 def _random_streams(seed: int, index: int) -> dict[str, np.random.Generator]:
     children = np.random.SeedSequence([seed, index]).spawn(len(SUBSYSTEMS))
     return {
-        name: np.random.default_rng(child)
-        for name, child in zip(SUBSYSTEMS, children, strict=True)
+        name: np.random.default_rng(child) for name, child in zip(SUBSYSTEMS, children, strict=True)
     }
 
 
 def _draw_plant(config: SimulateConfig, streams: dict[str, np.random.Generator]) -> Plant:
     duration_s = config.minutes * 60.0
-    schedule = plan_batch(
-        streams["schedule"], duration_s=duration_s, limits=event_limits(config)
-    )
+    schedule = plan_batch(streams["schedule"], duration_s=duration_s, limits=event_limits(config))
     arc = run_arc(streams["current"], schedule)
     clock = draw_clock(
         streams["clocks"], max_offset_s=config.max_offset_s, max_drift_ppm=config.max_drift_ppm
@@ -215,9 +211,7 @@ def _film(
 def _write_signal(
     path: Path, plant: Plant, config: SimulateConfig, rng: np.random.Generator
 ) -> None:
-    times_s = sample_times(
-        rng, duration_s=plant.schedule.duration_s, rate_hz=config.signal_rate_hz
-    )
+    times_s = sample_times(rng, duration_s=plant.schedule.duration_s, rate_hz=config.signal_rate_hz)
     current_a = plant.arc.sample(times_s, period_s=1.0 / config.signal_rate_hz)
     rows = (
         (f"{time_s:.4f}", *(f"{value:.1f}" for value in phases))
@@ -263,7 +257,7 @@ def _describe(config: SimulateConfig, index: int) -> dict[str, object]:
     }
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

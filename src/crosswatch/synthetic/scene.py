@@ -84,7 +84,8 @@ def _shell(rng: np.random.Generator, frame_px: int) -> FloatArray:
     grain = power_law_field(rng, size, exponent=1.6)
     streaks = power_law_field(rng, size, exponent=2.2, stretch=4.0)
     rust = np.clip(power_law_field(rng, size, exponent=2.8), 0.0, 2.5)
-    bands = sum(np.exp(-(((y - 0.05 * round_light - at) / 0.012) ** 2)) for at in (0.42, 0.66, 0.90))
+    bent_y = y - 0.05 * round_light
+    bands = sum(np.exp(-(((bent_y - at) / 0.012) ** 2)) for at in (0.42, 0.66, 0.90))
     light = (0.45 + 0.55 * round_light) * (1.0 + 0.07 * grain + 0.08 * streaks + 0.25 * bands)
     steel = np.stack([62.0 + 12.0 * rust, 57.0 + 3.0 * rust, 55.0 - 2.0 * rust], axis=-1)
     hall = np.stack([20.0 + 2.0 * grain, 20.0 + 2.0 * grain, 24.0 + 2.0 * grain], axis=-1)

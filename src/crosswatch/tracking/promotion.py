@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from crosswatch.evaluation.bootstrap import Interval
+from crosswatch.evaluation.measure import EvaluateConfig, compare
+from crosswatch.evaluation.scoring import Predictions
+
+GATE = "gate"  # the tag of a version that holds its gate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,6 +17,15 @@ class RegisterConfig:
     primary: str = "f1"  # the metric that decides
     min_gain: float = 0.0  # the candidate has to gain more than this
     tracking_uri: str | None = None  # an MLflow server; None: sqlite in the workspace
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gate:
+    """By what rule a version may become champion; kept with the version."""
+
+    primary: str
+    min_gain: float
+    evaluate: EvaluateConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,4 +73,20 @@ def judge(
     )
     return Verdict(
         promote=better, reasons=(reason,), champion=champion, difference=difference, **facts
+    )
+
+
+def weigh(
+    candidate: Predictions, champion: Predictions | None, gate: Gate, evaluation_set: int | str
+) -> Verdict:
+    """Compare two sets of predictions on the instants that they share, and judge."""
+    against = candidate if champion is None else champion
+    mine, theirs, difference = compare(candidate, against, gate.primary, gate.evaluate)
+    return judge(
+        metric=gate.primary,
+        evaluation_set=str(evaluation_set),
+        candidate=mine,
+        champion=None if champion is None else theirs,
+        difference=None if champion is None else difference,
+        min_gain=gate.min_gain,
     )

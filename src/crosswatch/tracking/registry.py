@@ -42,6 +42,11 @@ class RegistryPlace:
     def history(self) -> History:
         return History(folder=self.folder / "history")
 
+    def predictions(self, evaluation_set_digest: str, checkpoint_digest: str) -> Path:
+        """Where a version's scores on one evaluation-set version are kept."""
+        folder = self.folder / "evaluations" / evaluation_set_digest[:16]
+        return folder / f"{checkpoint_digest[:16]}.parquet"
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One promotion at a time; MLflow has no compare-and-set for aliases."""

@@ -35,4 +35,4 @@ class ScoringModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined
         return probability
 
 
-mlflow.models.set_model(ScoringModel())  # type: ignore[attr-defined]
+mlflow.models.set_model(ScoringModel())

@@ -1,0 +1,86 @@
+"""Promotion and rollback by hand: the gate, the lock and the history of the automatic ones."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from crosswatch import config
+from crosswatch.errors import UserError
+from crosswatch.evaluation.scoring import Predictions
+from crosswatch.tracking.promotion import GATE, Gate, Verdict, weigh
+from crosswatch.tracking.registry import ModelRegistry, RegistryPlace, StageName
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def promote(
+    place: RegistryPlace, name: str, version: str, to: StageName, *, override: str | None
+) -> dict[str, Any]:
+    """Move a version to a stage; Production only through the gate, or with a reason to override.
+
+    Raises:
+        UserError: no such version, or the gate refuses and nobody overrode it.
+    """
+    models = ModelRegistry(place)
+    with place.locked():
+        candidate, champion = models.version(name, version), models.champion(name)
+        facts: dict[str, Any] = {"override": override} if override else {}
+        if to == "Production" and (champion is None or champion.version != candidate.version):
+            verdict = _gate(place, candidate, champion) if not override else None
+            if verdict is not None and not verdict.promote:
+                raise UserError(
+                    f"{name} version {version} is not promoted: {'; '.join(verdict.reasons)}. "
+                    "To promote it all the same: --override REASON"
+                )
+            facts |= {"verdict": verdict.plain()} if verdict else {}
+        return models.move(name, version, to, action="promote by hand", **facts)
+
+
+def rollback(place: RegistryPlace, name: str) -> dict[str, Any]:
+    """Make the champion before this one champion again, and archive this one.
+
+    Raises:
+        UserError: nothing stood before the present champion.
+    """
+    models = ModelRegistry(place)
+    with place.locked():
+        champion = models.champion(name)
+        present = None if champion is None else str(champion.version)
+        before = _before(place.history.champions(name), present)
+        if before is None:
+            raise UserError(f"{name}: no champion stood before version {present or '(none)'}")
+        entry = models.move(name, before, "Production", action="rollback")
+        return {**entry, "version": before}
+
+
+def _before(champions: list[str], present: str | None) -> str | None:
+    """The champion before the present one; a version rolled back from is passed over."""
+    stack: list[str] = []
+    for version in champions:
+        if version in stack:
+            del stack[stack.index(version) + 1 :]
+        else:
+            stack.append(version)
+    if present is None or present not in stack:
+        return stack[-1] if stack else None
+    at = stack.index(present)
+    return stack[at - 1] if at else None
+
+
+def _gate(
+    place: RegistryPlace, candidate: "ModelVersion", champion: "ModelVersion | None"
+) -> Verdict:
+    gate = config.build(Gate, json.loads(candidate.tags[GATE]), where=f"tag {GATE}")
+    digest = candidate.tags["evaluation_set_digest"]
+    number = candidate.tags["evaluation_set_version"]
+    mine = Predictions.load(place.predictions(digest, candidate.tags["checkpoint_digest"]))
+    if champion is None:
+        return weigh(mine, None, gate, number)
+    theirs = place.predictions(digest, champion.tags["checkpoint_digest"])
+    if not theirs.exists():
+        raise UserError(
+            f"the champion (version {champion.version}) has not been scored on evaluation set "
+            f"{number}, on which version {candidate.version} was. Retrain on the present batches "
+            "to compare like with like, or promote with --override REASON."
+        )
+    return weigh(mine, Predictions.load(theirs), gate, number)

@@ -1,6 +1,6 @@
 """How hard is the simulated furnace for each modality alone?
 
-    python benchmarks/calibrate_simulator.py [--quick] [--json]
+    python benchmarks/calibrate_simulator.py [--quick] [--json] [--seed N]
 
 Random forests on window statistics are trained on some simulated batches and tested on others.
 The constants in crosswatch/synthetic/difficulty.py were set so that the balanced accuracies come
@@ -15,6 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -58,22 +59,23 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="4 batches instead of 8")
     arguments.add_argument("--json", action="store_true", help="print only the last line")
+    arguments.add_argument("--seed", type=int, default=CALIBRATION_SEED)
     options = arguments.parse_args()
     count = 4 if options.quick else 8
     with ProcessPoolExecutor(2) as pool:
-        batches = list(pool.map(measure_batch, range(count)))
-    result = summarise(batches)
+        batches = list(pool.map(partial(measure_batch, options.seed), range(count)))
+    result = {"seed": options.seed, **summarise(batches)}
     if not options.json:
         print(json.dumps(result, indent=1))
     print(json.dumps(result))
 
 
-def measure_batch(index: int) -> Measured:
+def measure_batch(seed: int, index: int) -> Measured:
     """Simulate one batch and reduce it to numbers."""
     with tempfile.TemporaryDirectory() as folder:
         arrivals, truths = Path(folder, "arrivals"), Path(folder, "truth")
         started_s = time.perf_counter()
-        config = SimulateConfig(seed=CALIBRATION_SEED)
+        config = SimulateConfig(seed=seed)
         simulate_batch(config, index, arrivals=arrivals, truth=truths)
         seconds = time.perf_counter() - started_s
         arrival = arrivals / batch_id(index)

@@ -27,7 +27,7 @@ from crosswatch import artifacts
 from crosswatch.data.adapters import ADAPTERS
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.sync import SyncConfig
-from crosswatch.errors import BadBatch
+from crosswatch.errors import BadBatchError
 from crosswatch.synthetic.plant import SimulateConfig, simulate_batch
 
 FIRST_SEED = 2000
@@ -45,7 +45,7 @@ def try_once(seed: int, frame_px: int, folder: Path) -> dict[str, Any]:
     try:
         raw = ADAPTERS["arrival"].read(arrival)
         write_batch(raw, out, ingest=IngestConfig(), sync=SyncConfig())
-    except BadBatch as error:
+    except BadBatchError as error:
         return {"seed": seed, "refused": str(error)}
     ingest_s = time.perf_counter() - begun
     found = artifacts.read_json(out / "sync.json")

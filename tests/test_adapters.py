@@ -20,7 +20,7 @@ from crosswatch.data.adapters.itsc import CLASSES, ItscAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
 from crosswatch.data.sync import SyncConfig
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 
 GIVEN = SyncConfig(estimate="given", camera_lag_s=0.7)
 REAL_ITSC = Path(__file__).parents[1].parent / "shared" / "data" / "itsc_motor_current"
@@ -257,7 +257,7 @@ def test_a_fault_is_named_and_leaves_the_delivery_untouched(
     change, message = FAULTS[fault]
     seal(delivery, change)
     before = contents(delivery)
-    with pytest.raises(BadBatch, match=message) as caught:
+    with pytest.raises(BadBatchError, match=message) as caught:
         ingest(delivery, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert contents(delivery) == before
@@ -279,13 +279,13 @@ def test_a_sound_delivery_is_read_and_left_untouched(delivery: Path, tmp_path: P
 
 def test_a_changed_byte_is_a_checksum_mismatch(delivery: Path) -> None:
     edit_row("signal.csv", 4, "1.0,1,2,3")(delivery)
-    with pytest.raises(BadBatch, match=r"signal\.csv: checksum mismatch: .*SHA256SUMS row 3"):
+    with pytest.raises(BadBatchError, match=r"signal\.csv: checksum mismatch: .*SHA256SUMS row 3"):
         read(delivery)
 
 
 def test_a_listed_file_that_is_gone_is_named(delivery: Path) -> None:
     (delivery / "video.mp4").unlink()
-    with pytest.raises(BadBatch, match=r"video\.mp4: is missing though SHA256SUMS lists it"):
+    with pytest.raises(BadBatchError, match=r"video\.mp4: is missing though SHA256SUMS lists it"):
         read(delivery)
 
 
@@ -327,7 +327,7 @@ def test_a_source_without_batches_is_the_users_mistake(tmp_path: Path) -> None:
 )
 def test_names_never_lead_out_of_the_folder(delivery: Path, name: str) -> None:
     (delivery.parent / "secret").write_text("x")
-    with pytest.raises(BadBatch, match="no file name inside"):
+    with pytest.raises(BadBatchError, match="no file name inside"):
         safe_path(delivery, name)
 
 
@@ -335,16 +335,18 @@ def test_a_link_out_of_the_folder_is_refused(delivery: Path) -> None:
     outside = delivery.parent / "signal.csv"
     shutil.move(delivery / "signal.csv", outside)
     (delivery / "signal.csv").symlink_to(outside)
-    with pytest.raises(BadBatch, match=r"'signal\.csv': is no file name inside"):
+    with pytest.raises(BadBatchError, match=r"'signal\.csv': is no file name inside"):
         read(delivery)
 
 
 def test_a_hostile_sums_file_is_refused(delivery: Path) -> None:
     (delivery / "SHA256SUMS").write_text(f"{'0' * 64}  ../../../../etc/hostname\n")
-    with pytest.raises(BadBatch, match="no file name inside"):
+    with pytest.raises(BadBatchError, match="no file name inside"):
         read(delivery)
     (delivery / "SHA256SUMS").write_text("surprise\n")
-    with pytest.raises(BadBatch, match=r"SHA256SUMS: row 1: 'surprise' is no line of sha256sum"):
+    with pytest.raises(
+        BadBatchError, match=r"SHA256SUMS: row 1: 'surprise' is no line of sha256sum"
+    ):
         read(delivery)
 
 
@@ -354,7 +356,7 @@ def test_an_id_that_is_no_safe_folder_name_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(original, tmp_path / name))
     seal(folder, in_description(lambda told: told.update(id=name)))
-    with pytest.raises(BadBatch, match="does not fit the folder"):
+    with pytest.raises(BadBatchError, match="does not fit the folder"):
         read(folder)
 
 
@@ -366,7 +368,7 @@ def test_any_name_stays_inside_or_is_refused(
     folder = tmp_path_factory.getbasetemp()
     try:
         path = safe_path(folder, name)
-    except BadBatch:
+    except BadBatchError:
         return
     assert path.resolve().is_relative_to(folder.resolve())
 
@@ -388,7 +390,7 @@ def test_a_parquet_signal_reads_as_its_csv_does(delivery: Path) -> None:
     assert found is not None
     np.testing.assert_array_equal(found.values, expected.values)
     seal(delivery, lambda folder: (folder / "signal.parquet").write_text("none"))
-    with pytest.raises(BadBatch, match=r"signal\.parquet: is no Parquet file"):
+    with pytest.raises(BadBatchError, match=r"signal\.parquet: is no Parquet file"):
         read(delivery)
 
 
@@ -443,16 +445,18 @@ def test_motor_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no Data_ITSC\.mat"):
         ItscAdapter().find(tmp_path)
     path = motor_file(tmp_path, samples=500) / "Data_ITSC.mat"
-    with pytest.raises(BadBatch, match=r"ITSC_HLT\.Repetition01 is float64 \(500, 3\); expected"):
+    with pytest.raises(
+        BadBatchError, match=r"ITSC_HLT\.Repetition01 is float64 \(500, 3\); expected"
+    ):
         ItscAdapter().read(ItscAdapter().find(tmp_path).arrivals[0])
     motor_file(tmp_path, repetitions=4)
-    with pytest.raises(BadBatch, match=r"Repetition05 is missing"):
+    with pytest.raises(BadBatchError, match=r"Repetition05 is missing"):
         ItscAdapter().read(ItscAdapter().find(tmp_path).arrivals[4])
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(BadBatch, match="is no MATLAB 5 file"):
+    with pytest.raises(BadBatchError, match="is no MATLAB 5 file"):
         ItscAdapter().read(ItscAdapter().find(tmp_path).arrivals[0])
     scipy.io.savemat(path, {"other": np.ones(3)})
-    with pytest.raises(BadBatch, match="holds no struct 'itsc'; found other"):
+    with pytest.raises(BadBatchError, match="holds no struct 'itsc'; found other"):
         ItscAdapter().read(ItscAdapter().find(tmp_path).arrivals[0])
 
 
@@ -476,5 +480,5 @@ def test_batch_json_written_by_a_stranger_never_tracebacks(delivery: Path) -> No
     for value in (None, 3, "x", [], {"video": 1}, {"video": {"file": "v"}}):
         (delivery / "batch.json").write_text(json.dumps({"id": "batch-1", "streams": value}))
         write_sums(delivery)
-        with pytest.raises(BadBatch, match=r"batch\.json"):
+        with pytest.raises(BadBatchError, match=r"batch\.json"):
             read(delivery)

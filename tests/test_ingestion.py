@@ -20,7 +20,7 @@ from crosswatch.data.ingestion import BatchSummary, IngestConfig, RawBatch, writ
 from crosswatch.data.signals import RawSignal, repair
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.video import RawVideo
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event
 
 SCENE = Scene(seconds=40.0)
@@ -93,7 +93,7 @@ def test_notes_drawn_on_a_larger_picture_are_scaled(delivery: Path, tmp_path: Pa
 
 def test_a_crop_outside_the_pictures_is_refused(delivery: Path, tmp_path: Path) -> None:
     ingest = IngestConfig(frame_px=16, crop_xywh_px=(20, 0, 16, 16))
-    with pytest.raises(BadBatch, match=r"reaches 36x16; the pictures are 32x32"):
+    with pytest.raises(BadBatchError, match=r"reaches 36x16; the pictures are 32x32"):
         store(read(delivery), tmp_path / "out", ingest=ingest)
 
 
@@ -157,7 +157,7 @@ def test_streams_that_are_never_there_together_are_refused(delivery: Path, tmp_p
     times_s = raw.signal.times_s + 100.0 * (raw.signal.times_s > 3.0)
     signal = dataclasses.replace(raw.signal, times_s=times_s)
     sync = SyncConfig(estimate="given", camera_lag_s=4.0)  # the video lies in the signal's gap
-    with pytest.raises(BadBatch, match="never speak together"):
+    with pytest.raises(BadBatchError, match="never speak together"):
         store(dataclasses.replace(raw, signal=signal), tmp_path / "out", sync=sync)
 
 
@@ -271,7 +271,7 @@ def test_videos_of_many_makes_are_read_whole(name: str, frames: int, tmp_path: P
 
 def test_streams_that_share_no_time_are_refused(delivery: Path, tmp_path: Path) -> None:
     sync = SyncConfig(estimate="given", camera_lag_s=500.0)
-    with pytest.raises(BadBatch, match=r"share no time \(frame 500\.0\.\.539\.9 s; signal"):
+    with pytest.raises(BadBatchError, match=r"share no time \(frame 500\.0\.\.539\.9 s; signal"):
         store(read(delivery), tmp_path / "out", sync=sync)
 
 
@@ -339,7 +339,7 @@ def as_signal(values: np.ndarray, times_s: np.ndarray | None = None) -> RawSigna
 def test_repair_leaves_no_nan_and_invents_no_value(values: np.ndarray) -> None:
     try:
         found = repair(as_signal(values), max_nan_share=0.5, max_fill_s=2.0)
-    except BadBatch:
+    except BadBatchError:
         assert (
             np.isnan(values).mean(axis=0).max() > 0.5 or np.isnan(values).any(axis=1).mean() > 0.5
         )

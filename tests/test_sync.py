@@ -16,7 +16,7 @@ from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.sync import ClockMap, SyncConfig, estimate
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sync.py"
 Streams = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -137,33 +137,35 @@ def test_streams_of_different_batches_are_refused() -> None:
     for seed in range(5):
         camera_s, cells, _, _ = streams(seed=seed, offset_s=0.0)
         _, _, signal_s, phases = streams(seed=seed + 100, offset_s=0.0)
-        with pytest.raises(BadBatch, match=r"sync outside limits: .*set sync\.estimate=given and"):
+        with pytest.raises(
+            BadBatchError, match=r"sync outside limits: .*set sync\.estimate=given and"
+        ):
             estimate(camera_s, cells, signal_s, phases, SyncConfig())
 
 
 def test_a_dark_camera_is_refused() -> None:
     camera_s, cells, signal_s, phases = streams(seed=1, offset_s=0.0)
-    with pytest.raises(BadBatch, match=r"agree only 1\.00 times"):
+    with pytest.raises(BadBatchError, match=r"agree only 1\.00 times"):
         estimate(camera_s, np.zeros_like(cells), signal_s, phases, SyncConfig())
-    with pytest.raises(BadBatch, match=r"agree only 1\.00 times"):
+    with pytest.raises(BadBatchError, match=r"agree only 1\.00 times"):
         estimate(camera_s, cells, signal_s, np.ones_like(phases), SyncConfig())
 
 
 def test_an_offset_beyond_reach_is_refused() -> None:
-    with pytest.raises(BadBatch, match="sync outside limits"):
+    with pytest.raises(BadBatchError, match="sync outside limits"):
         estimate(*streams(seed=2, offset_s=5.0), SyncConfig())
-    with pytest.raises(BadBatch, match=r"at the edge of the search, \+1\.0\d s of \+-1 s"):
+    with pytest.raises(BadBatchError, match=r"at the edge of the search, \+1\.0\d s of \+-1 s"):
         estimate(*streams(seed=2, offset_s=1.1), SyncConfig(max_offset_s=1.0))
 
 
 def test_a_bound_that_is_too_wide_is_refused() -> None:
-    with pytest.raises(BadBatch, match=r"known to \+-0\.0\d s; \+-0\.01 s are allowed"):
+    with pytest.raises(BadBatchError, match=r"known to \+-0\.0\d s; \+-0\.01 s are allowed"):
         estimate(*streams(seed=2, offset_s=1.1), SyncConfig(max_bound_s=0.01))
 
 
 def test_streams_that_hardly_overlap_are_refused() -> None:
     camera_s, cells, signal_s, phases = streams(seed=2, offset_s=0.0)
-    with pytest.raises(BadBatch, match=r"share 5\.\d s; 20 s are needed"):
+    with pytest.raises(BadBatchError, match=r"share 5\.\d s; 20 s are needed"):
         estimate(camera_s, cells, signal_s + camera_s[-1] - 5.5, phases, SyncConfig())
 
 

@@ -188,15 +188,25 @@ def code_version(package: str = ".") -> str:
 def _temporary_beside(out: Path) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(f".{out.name}.*.partial"):
-            if not psutil.pid_exists(int(left.name.split(".")[-3])):
-                shutil.rmtree(left, ignore_errors=True)
-        prefix = f".{out.name}.{os.getpid()}."
-        return Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=out.parent))
+        _sweep(out)
+        return _hidden_beside(out, "partial")
     except OSError as error:
         raise UserError(
             f"{out.parent}: cannot be written: {error.strerror}. Name a folder that you own."
         ) from error
+
+
+def _hidden_beside(out: Path, suffix: str) -> Path:
+    prefix = f".{out.name}.{os.getpid()}."
+    return Path(tempfile.mkdtemp(prefix=prefix, suffix=f".{suffix}", dir=out.parent))
+
+
+def _sweep(out: Path) -> None:
+    """Remove what processes that are gone left behind of this artifact."""
+    for suffix in ("partial", "old"):
+        for left in out.parent.glob(f".{out.name}.*.{suffix}"):
+            if not psutil.pid_exists(int(left.name.split(".")[-3])):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:
@@ -227,7 +237,7 @@ def _take_name(temporary: Path, out: Path) -> None:
     if not out.exists():
         temporary.replace(out)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+    aside = _hidden_beside(out, "old")
     out.replace(aside)
     temporary.replace(out)
     shutil.rmtree(aside, ignore_errors=True)

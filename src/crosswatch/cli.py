@@ -134,9 +134,7 @@ def run(
     sys.exit(retrain_here(batches, workspace, recipe=recipe, overrides=over, **options))
 
 
-@click.command(
-    epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json"
-)
+@click.command(epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json")
 @click.option("--batches", type=_path(), required=True, metavar="SRC", help="Deliveries.")
 @click.option("--out", type=_path(), metavar="DIR", help="Keep every fold's artifacts here.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")

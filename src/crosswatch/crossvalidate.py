@@ -53,8 +53,7 @@ def crossvalidate(batches: Path, out: Path, experiment: Experiment) -> dict[str,
     facts = {
         "folds": folds,
         "metrics": {
-            name: float(np.mean([metrics[name] for _, metrics, _ in found]))
-            for name in found[0][1]
+            name: float(np.mean([metrics[name] for _, metrics, _ in found])) for name in found[0][1]
         },
         "deviation": {
             name: float(np.std([metrics[name] for _, metrics, _ in found], ddof=1))

@@ -5,5 +5,5 @@ class UserError(ValueError):
     """One line that says what, where, how much, what was allowed and what to do (exit code 2)."""
 
 
-class BadBatch(UserError):
+class BadBatchError(UserError):
     """A batch that cannot be used as it arrived; it is quarantined with this reason."""

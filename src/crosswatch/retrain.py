@@ -129,9 +129,16 @@ def _metrics(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, s
     facts["metrics"], facts["intervals"] = measured["metrics"], measured["intervals"]
     facts["evaluation_set"] = measured["evaluation_set"]
     return [
-        ("metric", f"{name:<18} {i['estimate']:.4f}  [{i['low']:.4f}, {i['high']:.4f}]")
+        (
+            "metric",
+            f"{name:<18} {_number(i['estimate'])}  [{_number(i['low'])}, {_number(i['high'])}]",
+        )
         for name, i in measured["intervals"].items()
     ]
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _verdict(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from crosswatch.data.lag import SILENT_S
 from crosswatch.data.signals import RawSignal
 from crosswatch.data.sync import ClockMap, SyncConfig, estimate, given
 from crosswatch.data.video import Decoded, Plan, RawVideo
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event, Keyframe
 
 Spans = tuple[tuple[float, float], ...]
@@ -90,7 +90,7 @@ def write_batch(
     """Write a batch as data/batches.py describes it; the caller removes `folder` on an error.
 
     Raises:
-        BadBatch: the streams are too broken to be used, or their clocks cannot be aligned.
+        BadBatchError: the streams are too broken to be used, or their clocks cannot be aligned.
     """
     check_classes(raw.events, raw.keyframes, ingest.classes)
     streams = _read_streams(raw, folder, ingest=ingest, progress=progress)
@@ -170,7 +170,7 @@ def _reference_times(streams: _Streams, clocks: ClockMap) -> dict[str, FloatArra
         times["signal"] = streams.signal.times_s
     if max(t[0] for t in times.values()) >= min(t[-1] for t in times.values()):
         spans = "; ".join(f"{name} {t[0]:.1f}..{t[-1]:.1f} s" for name, t in times.items())
-        raise BadBatch(
+        raise BadBatchError(
             f"sync outside limits: the streams share no time ({spans}). Check sync.camera_lag_s "
             "and the clocks in batch.json."
         )
@@ -195,7 +195,7 @@ def _segments(times: Sequence[FloatArray], max_gap_s: float) -> Spans:
     if start_s < stop_s:
         spans.append((start_s, stop_s))
     if not spans:
-        raise BadBatch(
+        raise BadBatchError(
             f"the streams never speak together for longer than their gaps of over {max_gap_s:g} s. "
             f"{signals.ADVICE}"
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from crosswatch.errors import BadBatch
+from crosswatch.errors import BadBatchError
 from crosswatch.records import Event, Keyframe
 
 Box = tuple[float, float, float, float]
@@ -41,13 +41,13 @@ def check_classes(
     """Hold the notes to the classes that are told apart.
 
     Raises:
-        BadBatch: a class is none of them.
+        BadBatchError: a class is none of them.
     """
     named = [event.class_name for event in events]
     named += [keyframe.class_name for keyframe in keyframes]
     for name in named:
         if name not in classes:
-            raise BadBatch(
+            raise BadBatchError(
                 f"annotations: unknown class {name!r}; ingest.classes are "
                 f"{', '.join(classes)}. Correct the notes or add the class."
             )

@@ -80,7 +80,8 @@ class Ledger:
         if entry["lease_until"] < time.time():
             return False
         is_local = entry["pid"] is not None and entry["host"] == socket.gethostname()
-        return not is_local or _started(entry["pid"]) == entry["pid_started"]
+        begun = _started(entry["pid"])
+        return not is_local or (begun is not None and begun == entry["pid_started"])
 
     def _last(self, key: str) -> int:
         found = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.errors import BadBatch
+from crosswatch.errors import BadBatchError
 
 TIME_COLUMN = "time_s"
 EMPTY = ("", "nan", "NaN", "NA", "null")
@@ -44,22 +44,22 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np
     """The named columns of a CSV or Parquet file as float64; an empty cell is NaN.
 
     Raises:
-        BadBatch: a column is missing, or a cell is no number; says which row.
+        BadBatchError: a column is missing, or a cell is no number; says which row.
     """
     if path.stat().st_size == 0:
-        raise BadBatch(f"{path.name}: is empty (0 bytes). {ADVICE}")
+        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
     parquet = path.suffix == ".parquet"
     names = _parquet_columns(path) if parquet else _header(path)
     missing = [name for name in columns if name not in names]
     if missing:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}: wrong header: column {missing[0]!r} is missing; found "
             f"{', '.join(names)[:200] or 'none'}; needed {', '.join(columns)}. "
             "Correct the file or the columns in batch.json."
         )
     table = _read_parquet(path, columns) if parquet else _read_csv(path, columns)
     if not table[columns[0]].size:
-        raise BadBatch(f"{path.name}: has a header and no rows. {ADVICE}")
+        raise BadBatchError(f"{path.name}: has a header and no rows. {ADVICE}")
     return table
 
 
@@ -67,18 +67,18 @@ def check_times(times_s: npt.NDArray[np.float64], *, name: str) -> None:
     """Hold a stream's clock to running forwards; it may stand still (a doubled reading).
 
     Raises:
-        BadBatch: a time is missing, or earlier than the one before it.
+        BadBatchError: a time is missing, or earlier than the one before it.
     """
     unknown = np.flatnonzero(~np.isfinite(times_s))
     if unknown.size:
-        raise BadBatch(
+        raise BadBatchError(
             f"{name}: row {unknown[0] + FIRST_ROW}: {TIME_COLUMN} is no finite number "
             f"({unknown.size} such rows); every row needs its time. {ADVICE}"
         )
     back = np.flatnonzero(np.diff(times_s) < 0)
     if back.size:
         at = int(back[0]) + 1
-        raise BadBatch(
+        raise BadBatchError(
             f"{name}: time runs backwards at row {at + FIRST_ROW}: {times_s[at - 1]:.3f} s, then "
             f"{times_s[at]:.3f} s ({back.size} such places); it may only rise. Split the delivery "
             "where the clock was reset, or sort its rows."
@@ -92,10 +92,10 @@ def check_rate(
     steps_s = np.diff(times_s)
     steps_s = steps_s[steps_s > 0.25 / rate_hz]
     if not steps_s.size:
-        raise BadBatch(f"{name}: has no two samples at different times. {ADVICE}")
+        raise BadBatchError(f"{name}: has no two samples at different times. {ADVICE}")
     found_hz = 1.0 / float(np.median(steps_s))
     if abs(found_hz / rate_hz - 1.0) > tolerance_share:
-        raise BadBatch(
+        raise BadBatchError(
             f"{name}: its times say {found_hz:.3g} Hz, batch.json declares {rate_hz:.3g} Hz; "
             f"{tolerance_share:.0%} of difference are allowed. Correct rate_hz in batch.json."
         )
@@ -109,7 +109,7 @@ def repair(
     A reading that does not come is nearly the one before it for a second or two, not for longer.
 
     Raises:
-        BadBatch: too many samples are missing, or all of a column.
+        BadBatchError: too many samples are missing, or all of a column.
     """
     with np.errstate(over="ignore"):
         values = raw.values.astype(np.float32)
@@ -119,7 +119,7 @@ def repair(
     broken = np.isnan(values).any(axis=1)
     _check_nan(values, raw, max_nan_share=max_nan_share)
     if broken.mean() > 0.5:
-        raise BadBatch(
+        raise BadBatchError(
             f"{raw.name}: {broken.mean():.1%} of the rows hold a NaN; allowed 50.0%. {ADVICE}"
         )
     kept = ~broken | _short_runs(broken, times_s, max_fill_s=max_fill_s)
@@ -167,7 +167,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np.
         table = arrow_csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         found = _first_fault(path, columns) or " ".join(str(error).split())
-        raise BadBatch(f"{path.name}: {found}. {ADVICE}") from error
+        raise BadBatchError(f"{path.name}: {found}. {ADVICE}") from error
     return {name: table[name].to_numpy().astype(np.float64) for name in columns}
 
 
@@ -179,7 +179,7 @@ def _read_parquet(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray
         table = parquet.read_table(path, columns=list(columns))
         cells = {name: table[name].cast(pa.float64()).to_numpy() for name in columns}
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}: is no Parquet table of numbers: {' '.join(str(error).split())}. {ADVICE}"
         ) from error
     return {name: values.astype(np.float64) for name, values in cells.items()}
@@ -192,7 +192,7 @@ def _parquet_columns(path: Path) -> list[str]:
     try:
         return [str(name) for name in parquet.read_schema(path).names]
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}: is no Parquet file: {' '.join(str(error).split())}. {ADVICE}"
         ) from error
 
@@ -206,7 +206,7 @@ def _header(path: Path) -> list[str]:
     try:
         return next(_rows(path), [])
     except csv.Error as error:
-        raise BadBatch(f"{path.name}: row 1 is no CSV header: {error}. {ADVICE}") from error
+        raise BadBatchError(f"{path.name}: row 1 is no CSV header: {error}. {ADVICE}") from error
 
 
 def _first_fault(path: Path, columns: tuple[str, ...]) -> str | None:
@@ -242,7 +242,7 @@ def _check_nan(values: npt.NDArray[np.float32], raw: RawSignal, *, max_nan_share
         if share > max_nan_share:
             first = int(np.flatnonzero(~np.isfinite(raw.values[:, column]))[0])
             much = "all" if share == 1.0 else f"{share:.1%} of the"
-            raise BadBatch(
+            raise BadBatchError(
                 f"{raw.name}: column {name}: {much} samples are NaN (first at row "
                 f"{first + FIRST_ROW}); allowed {max_nan_share:.1%}. Check the meter, or raise "
                 "ingest.max_nan_share."

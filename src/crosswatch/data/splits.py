@@ -11,7 +11,7 @@ from typing import Literal
 from crosswatch import artifacts
 from crosswatch.data.batches import Batch
 from crosswatch.data.windows import WindowConfig
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import TimeRange
 
 
@@ -36,7 +36,7 @@ def split(batch: Batch, *, windows: WindowConfig, config: SplitConfig) -> tuple[
     """The blocks of one batch.
 
     Raises:
-        BadBatch: the batch is too short for two guards and three blocks.
+        BadBatchError: the batch is too short for two guards and three blocks.
     """
     first, last = batch.span_s
     if config.by == "batch":
@@ -44,7 +44,7 @@ def split(batch: Batch, *, windows: WindowConfig, config: SplitConfig) -> tuple[
     guard_s = windows.longest_s(batch.video_rate_hz)
     usable_s = last - first - 2 * guard_s
     if usable_s * min(config.train_share, config.validation_share) * windows.per_second < 1:
-        raise BadBatch(
+        raise BadBatchError(
             f"batch {batch.id}: lasts {last - first:.1f} s, and two guards of {guard_s:.1f} s (the "
             f"longest window) leave {max(usable_s, 0):.1f} s for three blocks. Deliver longer "
             "batches or shorten windows.signal_s."

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from crosswatch.data import lag
 from crosswatch.data.lag import LAG_STEP_S, FloatArray
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 
 LEAST_BLOCKS = 8
 CHANCE_SHARE = 0.9  # what agrees by chance has to stay this far below what is believed
@@ -116,7 +116,7 @@ def estimate(
     """Find the camera clock's offset at mid-batch and its drift, with their bounds.
 
     Raises:
-        BadBatch: the streams do not agree beyond chance, only at the edge of the search, or too
+        BadBatchError: the streams do not agree beyond chance, only at the edge of the search, or too
             vaguely.
     """
     _check_overlap(camera_s, signal_s, config)
@@ -277,8 +277,8 @@ def _check_limits(found: ClockMap, config: SyncConfig) -> None:
         )
 
 
-def _refusal(why: str) -> BadBatch:
-    return BadBatch(
+def _refusal(why: str) -> BadBatchError:
+    return BadBatchError(
         f"sync outside limits: {why}. If you know the clocks' difference, set "
         "sync.estimate=given and sync.camera_lag_s."
     )

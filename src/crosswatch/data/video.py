@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.data.frames import FrameWriter
-from crosswatch.errors import BadBatch
+from crosswatch.errors import BadBatchError
 
 CELLS = 8
 """Brightness is kept on this many by this many cells of the whole picture, for the clocks."""
@@ -60,21 +60,23 @@ def plan_frames(raw: RawVideo, *, max_bad_share: float) -> Plan:
     a quarter of a period of the last says nothing new.
 
     Raises:
-        BadBatch: the file cannot be read, or is shorter or longer than its times by too much.
+        BadBatchError: the file cannot be read, or is shorter or longer than its times by too much.
     """
     pts, unit_s = _presentation_times(raw.path)
     known = [at for at in pts if at is not None]
     ordered = np.array(sorted(known) if len(known) == len(pts) else [], np.int64)
     if raw.times_s is None:
         if not ordered.size:
-            raise BadBatch(f"{raw.path.name}: has no presentation times. Deliver a times file.")
+            raise BadBatchError(
+                f"{raw.path.name}: has no presentation times. Deliver a times file."
+            )
         times_s = np.asarray(ordered * unit_s, np.float64)
     else:
         _check_length(raw, len(pts), max_bad_share=max_bad_share)
         times_s = raw.times_s[: len(pts)]
         ordered = ordered[: times_s.size]
     if times_s.size < 2:
-        raise BadBatch(f"{raw.path.name}: holds {times_s.size} frames; at least 2 are needed.")
+        raise BadBatchError(f"{raw.path.name}: holds {times_s.size} frames; at least 2 are needed.")
     return Plan(
         pts=ordered,
         times_s=times_s,
@@ -96,7 +98,7 @@ def decode(
     """Write the kept frames; a picture that cannot be decoded repeats the one before it.
 
     Raises:
-        BadBatch: too many pictures cannot be decoded, or the crop lies outside of them.
+        BadBatchError: too many pictures cannot be decoded, or the crop lies outside of them.
     """
     total = plan.times_s.size
     size_px: tuple[int, int] | None = None
@@ -157,17 +159,17 @@ def _open(path: Path) -> Any:
     import av
 
     if path.stat().st_size == 0:
-        raise BadBatch(f"{path.name}: is empty (0 bytes). {ADVICE}")
+        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}: cannot be opened as a video: {_reason(error)}. The file is truncated or "
             f"no video ({path.stat().st_size} bytes). {ADVICE}"
         ) from error
     if not container.streams.video:
         container.close()
-        raise BadBatch(f"{path.name}: holds no video stream. {ADVICE}")
+        raise BadBatchError(f"{path.name}: holds no video stream. {ADVICE}")
     return container
 
 
@@ -182,9 +184,9 @@ def _presentation_times(path: Path) -> tuple[list[int | None], float]:
         unit_s = float(stream.time_base or 0)
     pts = [at for at, cut_away in packets if not cut_away]  # an edit list hides some
     if not pts:
-        raise BadBatch(f"{path.name}: holds no frames. {ADVICE}")
+        raise BadBatchError(f"{path.name}: holds no frames. {ADVICE}")
     if len(packets) < 0.99 * expected:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}: is truncated: {len(packets)} of the {expected} frames that it announces "
             f"are there; 99 % are needed. {ADVICE}"
         )
@@ -244,7 +246,7 @@ def _size(
     if crop_xywh_px is not None:
         x, y, wide, high = crop_xywh_px
         if x + wide > width or y + high > height:
-            raise BadBatch(
+            raise BadBatchError(
                 f"{name}: ingest.crop_xywh_px {list(crop_xywh_px)} reaches {x + wide}x{y + high}; "
                 f"the pictures are {width}x{height}. Choose a crop inside them."
             )
@@ -261,7 +263,7 @@ def _check_length(raw: RawVideo, pictures: int, *, max_bad_share: float) -> None
     allowed = max(1, int(max_bad_share * rows))
     if abs(pictures - rows) > allowed:
         relation = "shorter" if pictures < rows else "longer"
-        raise BadBatch(
+        raise BadBatchError(
             f"{raw.path.name}: is {relation} than its times file: {pictures} frames, {rows} times; "
             f"a difference of {allowed} is allowed. {ADVICE}"
         )
@@ -270,7 +272,7 @@ def _check_length(raw: RawVideo, pictures: int, *, max_bad_share: float) -> None
 def _check_bad(name: str, bad: int, total: int, *, max_bad_share: float) -> None:
     allowed = max(1, int(max_bad_share * total))
     if bad > allowed or bad >= total:
-        raise BadBatch(
+        raise BadBatchError(
             f"{name}: {bad} of {total} frames cannot be decoded; allowed {allowed}. {ADVICE}"
         )
 

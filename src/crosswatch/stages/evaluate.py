@@ -1,6 +1,7 @@
 """Score a checkpoint on the evaluation set, with intervals and plots."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,9 +48,17 @@ def headline(measured: Mapping[str, Interval]) -> str:
     return ", ".join(f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in shown)
 
 
+def _defined(value: float) -> float | None:
+    """None for an undefined number: JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
 def _plain(measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]) -> object:
     return {
-        "metrics": {name: interval.estimate for name, interval in measured.items()},
-        "intervals": {name: dataclasses.asdict(interval) for name, interval in measured.items()},
+        "metrics": {name: _defined(interval.estimate) for name, interval in measured.items()},
+        "intervals": {
+            name: {key: _defined(value) for key, value in dataclasses.asdict(interval).items()}
+            for name, interval in measured.items()
+        },
         "evaluation_set": {key: evaluation_set[key] for key in ("version", "digest")},
     }

@@ -15,7 +15,7 @@ from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.splits import SplitConfig
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import TimeRange
 
 BATCH = "batch"
@@ -77,7 +77,7 @@ class _Ingestion:
         try:
             if self._digest_in_library(arrival.id) != arrival.digest:
                 self._write(arrival)
-        except BadBatch as error:
+        except BadBatchError as error:
             self.draft.quarantined[arrival.id] = str(error)
             progress.warn(f"{arrival.id} quarantined: {error}")
             return
@@ -96,7 +96,7 @@ class _Ingestion:
         for batch in list(self.batches.values()):
             try:
                 ranges += splits.split(batch, windows=windows, config=split)
-            except BadBatch as error:
+            except BadBatchError as error:
                 self.draft.quarantined[batch.id] = str(error)
                 progress.warn(f"{batch.id} quarantined: {error}")
                 del self.batches[batch.id]

@@ -1,6 +1,7 @@
 """One MLflow run: parameters, curves, artifacts and the model."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ class Tracker:
         for at in range(0, len(flat), PARAMETER_LIMIT):
             mlflow.log_params(dict(flat[at : at + PARAMETER_LIMIT]))
 
-    def metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+    def metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
+        """Log what is defined."""
         import mlflow
 
-        finite = {key: value for key, value in metrics.items() if value == value}
+        finite = {
+            key: value
+            for key, value in metrics.items()
+            if value is not None and math.isfinite(value)
+        }
         mlflow.log_metrics(finite, step=step)
 
     def folder(self, path: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from crosswatch.data.adapters.declared import DESCRIPTION, SignalEntry, VideoEnt
 from crosswatch.data.ingestion import RawBatch
 from crosswatch.data.signals import ADVICE, TIME_COLUMN, RawSignal
 from crosswatch.data.video import RawVideo
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 
 SUMS = "SHA256SUMS"
 FRAME_COLUMN = "frame"
@@ -68,12 +68,12 @@ class ArrivalAdapter:
         """Verify every byte, then parse everything but the pictures.
 
         Raises:
-            BadBatch: says which file, where, how much, what was allowed and what to do.
+            BadBatchError: says which file, where, how much, what was allowed and what to do.
         """
         try:
             return _read(arrival)
         except OSError as error:
-            raise BadBatch(
+            raise BadBatchError(
                 f"{error.filename or arrival.path}: cannot be read: {error.strerror}. {ADVICE}"
             ) from error
 
@@ -82,14 +82,14 @@ def safe_path(folder: Path, name: str) -> Path:
     """The file of this name below the folder.
 
     Raises:
-        BadBatch: the name leads out of the folder, or is no plain relative path.
+        BadBatchError: the name leads out of the folder, or is no plain relative path.
     """
     parts = PurePosixPath(name).parts
     plain = bool(parts) and not any(sign in name for sign in ("\\", "\0"))
     path = folder / name if plain else folder
     inside = plain and ".." not in parts and not PurePosixPath(name).is_absolute()
     if not inside or not path.resolve().is_relative_to(folder.resolve()):
-        raise BadBatch(
+        raise BadBatchError(
             f"{name[:100]!r}: is no file name inside the batch's folder. Use plain relative names."
         )
     return path
@@ -111,13 +111,13 @@ def _read(arrival: Arrival) -> RawBatch:
     listed, extra = _verify(folder)
     told = declared.read_description(folder / DESCRIPTION)
     if told.id != arrival.id or not ID_PATTERN.fullmatch(told.id):
-        raise BadBatch(
+        raise BadBatchError(
             f"{DESCRIPTION}: id {told.id[:100]!r} does not fit the folder {arrival.id[:100]!r}; "
             "both are the same: letters, digits, '.', '_' or '-', at most 100. Rename one of them."
         )
     for name in told.files():
         if name not in listed:
-            raise BadBatch(f"{name}: {DESCRIPTION} names it, but {SUMS} does not. {ADVICE}")
+            raise BadBatchError(f"{name}: {DESCRIPTION} names it, but {SUMS} does not. {ADVICE}")
     notes = declared.Notes()
     if told.annotations is not None:
         notes = declared.read_notes(safe_path(folder, told.annotations), told)
@@ -145,20 +145,22 @@ def _verify(folder: Path) -> tuple[set[str], list[str]]:
     for row, line in enumerate(text.splitlines(), start=1):
         match = SUM_PATTERN.fullmatch(line)
         if match is None:
-            raise BadBatch(f"{SUMS}: row {row}: {line[:80]!r} is no line of sha256sum. {ADVICE}")
+            raise BadBatchError(
+                f"{SUMS}: row {row}: {line[:80]!r} is no line of sha256sum. {ADVICE}"
+            )
         wanted, name = match.groups()
         path = safe_path(folder, name.removeprefix("./"))
         if not path.is_file():
-            raise BadBatch(f"{name}: is missing though {SUMS} lists it. {ADVICE}")
+            raise BadBatchError(f"{name}: is missing though {SUMS} lists it. {ADVICE}")
         found = sha256_of(path)
         if found != wanted:
-            raise BadBatch(
+            raise BadBatchError(
                 f"{name}: checksum mismatch: SHA-256 is {found[:12]}..., {SUMS} row {row} says "
                 f"{wanted[:12]}... ({path.stat().st_size} bytes). {ADVICE}"
             )
         listed.add(name.removeprefix("./"))
     if DESCRIPTION not in listed:
-        raise BadBatch(
+        raise BadBatchError(
             f"{DESCRIPTION}: is not listed in {SUMS} ({len(listed)} files are). {ADVICE}"
         )
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -174,7 +176,7 @@ def _video(folder: Path, entry: VideoEntry) -> RawVideo:
     wrong = np.flatnonzero(table[FRAME_COLUMN] != np.arange(table[FRAME_COLUMN].size))
     if wrong.size:
         at = int(wrong[0])
-        raise BadBatch(
+        raise BadBatchError(
             f"{entry.times}: row {at + signals.FIRST_ROW}: frame is {table[FRAME_COLUMN][at]:g}; "
             f"{at} was expected: frames are numbered from 0 without a hole. {ADVICE}"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crosswatch import config
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event, Keyframe
 
 DESCRIPTION = "batch.json"
@@ -120,29 +120,33 @@ def read_description(path: Path) -> Description:
     """batch.json, checked.
 
     Raises:
-        BadBatch: no JSON, an unknown or missing key, a wrong type, a rate or date that is none.
+        BadBatchError: no JSON, an unknown or missing key, a wrong type, a rate or date that is none.
     """
     told = _section(Description, _json(path), where=path.name)
     try:
         started = datetime.datetime.fromisoformat(told.started_at)
     except ValueError as error:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}.started_at: {told.started_at[:40]!r} is no ISO date; write it as "
             "2025-01-06T06:00:00Z."
         ) from error
     if started.utcoffset() != datetime.timedelta(0):
-        raise BadBatch(f"{path.name}.started_at: {told.started_at} is not UTC; end it with Z.")
+        raise BadBatchError(f"{path.name}.started_at: {told.started_at} is not UTC; end it with Z.")
     streams = told.streams
     if streams.video is None and streams.signal is None:
-        raise BadBatch(f"{path.name}.streams: declares neither video nor signal; one is needed.")
+        raise BadBatchError(
+            f"{path.name}.streams: declares neither video nor signal; one is needed."
+        )
     for name, entry in (("video", streams.video), ("signal", streams.signal)):
         if entry is not None and not 0 < entry.rate_hz < 1e6:
-            raise BadBatch(
+            raise BadBatchError(
                 f"{path.name}.streams.{name}.rate_hz: {entry.rate_hz:g} is no rate; expected more "
                 "than 0 and less than 1000000 Hz."
             )
     if streams.signal is not None and not streams.signal.columns:
-        raise BadBatch(f"{path.name}.streams.signal.columns: is empty; name the value columns.")
+        raise BadBatchError(
+            f"{path.name}.streams.signal.columns: is empty; name the value columns."
+        )
     return told
 
 
@@ -150,7 +154,7 @@ def read_notes(path: Path, told: Description) -> Notes:
     """The expert's notes, checked.
 
     Raises:
-        BadBatch: as for batch.json, or an event that ends before it begins, or an empty box.
+        BadBatchError: as for batch.json, or an event that ends before it begins, or an empty box.
     """
     values = _json(path)
     if isinstance(values, Mapping):
@@ -162,7 +166,7 @@ def read_notes(path: Path, told: Description) -> Notes:
     streams = (told.streams.video, told.streams.signal, told.streams.audio)
     clocks = [entry.clock for entry in streams if entry is not None]
     if (notes.events or notes.keyframes) and notes.clock not in clocks:
-        raise BadBatch(
+        raise BadBatchError(
             f"{path.name}.clock: no stream has the clock {notes.clock!r}; the streams have "
             f"{', '.join(clocks)}. Correct it."
         )
@@ -172,7 +176,9 @@ def read_notes(path: Path, told: Description) -> Notes:
         _check_keyframe(keyframe, where=f"{path.name}.keyframes[{at}]")
     size_px = notes.frame_size_px
     if size_px is not None and min(size_px) <= 0:
-        raise BadBatch(f"{path.name}: frame size {size_px[0]}x{size_px[1]} px is none. Correct it.")
+        raise BadBatchError(
+            f"{path.name}: frame size {size_px[0]}x{size_px[1]} px is none. Correct it."
+        )
     return notes
 
 
@@ -180,7 +186,7 @@ def _check_event(event: NotedEvent, *, where: str) -> None:
     times_s = (event.onset_s, event.apex_s, event.offset_s)
     finite = all(map(math.isfinite, times_s))
     if not finite or not event.onset_s <= event.apex_s <= event.offset_s:
-        raise BadBatch(
+        raise BadBatchError(
             f"{where}: onset {event.onset_s:g} s, apex {event.apex_s:g} s, offset "
             f"{event.offset_s:g} s; they have to be finite and in this order. Correct the notes."
         )
@@ -190,7 +196,7 @@ def _check_keyframe(keyframe: NotedKeyframe, *, where: str) -> None:
     box = keyframe.box_xywh_px
     finite = all(map(math.isfinite, (*box, keyframe.time_s)))
     if len(box) != 4 or not finite or min(box[2:]) <= 0:
-        raise BadBatch(
+        raise BadBatchError(
             f"{where}: time {keyframe.time_s:g} s, box {list(box)}; a box is [x, y, width, height] "
             "in pixels, finite, with an area. Correct the notes."
         )
@@ -212,15 +218,15 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadBatch(f"{path.name}: is not JSON: {error}. Write it again.") from error
+        raise BadBatchError(f"{path.name}: is not JSON: {error}. Write it again.") from error
 
 
 def _section(cls: type[Section], values: Any, *, where: str) -> Section:
     try:
         return config.build(cls, values, where=where)
     except UserError as error:
-        raise BadBatch(str(error)) from error
+        raise BadBatchError(str(error)) from error
     except TypeError as error:  # a field without a default was not given
         missing = re.findall(r"'(\w+)'", str(error))
         names = ", ".join(missing).replace("class_name", "class")
-        raise BadBatch(f"{where}: lacks {names}. Add it.") from error
+        raise BadBatchError(f"{where}: lacks {names}. Add it.") from error

@@ -14,7 +14,7 @@ from crosswatch.artifacts import digest_of, sha256_of
 from crosswatch.data.adapters.arrival import Arrival, Found
 from crosswatch.data.ingestion import RawBatch
 from crosswatch.data.signals import RawSignal
-from crosswatch.errors import BadBatch, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event
 
 FILE = "Data_ITSC.mat"
@@ -55,7 +55,7 @@ class ItscAdapter:
         """One repetition's recordings, in the order of CLASSES.
 
         Raises:
-            BadBatch: the file is no MATLAB file, or holds something else.
+            BadBatchError: the file is no MATLAB file, or holds something else.
         """
         number = int(arrival.id.removeprefix("repetition-"))
         recordings = _recordings(arrival.path, f"Repetition{number:02d}")
@@ -91,9 +91,9 @@ def _recordings(path: Path, repetition: str) -> list[npt.NDArray[np.float64]]:
         field = "ITSC_HLT" if name == "healthy" else f"ITSC_{name.upper()}"
         values = _field(_field(struct, field), repetition)
         if values is None:
-            raise BadBatch(f"{FILE}: {STRUCT}.{field}.{repetition} is missing. {ADVICE}")
+            raise BadBatchError(f"{FILE}: {STRUCT}.{field}.{repetition} is missing. {ADVICE}")
         if values.shape != SHAPE or values.dtype.kind != "f":
-            raise BadBatch(
+            raise BadBatchError(
                 f"{FILE}: {STRUCT}.{field}.{repetition} is {values.dtype} {values.shape}; expected "
                 f"float64 {SHAPE}. {ADVICE}"
             )
@@ -108,10 +108,12 @@ def _struct(path: Path) -> Any:
         contents = scipy.io.loadmat(path)
     except Exception as error:  # scipy raises whatever a broken file trips: no list of them holds
         reason = " ".join(str(error).split())
-        raise BadBatch(f"{FILE}: is no MATLAB 5 file: {reason}. {ADVICE}") from error
+        raise BadBatchError(f"{FILE}: is no MATLAB 5 file: {reason}. {ADVICE}") from error
     if STRUCT not in contents:
         names = ", ".join(name for name in contents if not name.startswith("__"))
-        raise BadBatch(f"{FILE}: holds no struct {STRUCT!r}; found {names or 'none'}. {ADVICE}")
+        raise BadBatchError(
+            f"{FILE}: holds no struct {STRUCT!r}; found {names or 'none'}. {ADVICE}"
+        )
     return contents[STRUCT]
 
 

@@ -87,9 +87,14 @@ def test_killed_at_any_step_nothing_half_written_is_found(
 def test_an_exception_leaves_the_old_artifact_and_no_trace(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert write(out, "never", "old") == 0
-    with pytest.raises(RuntimeError), artifacts.create(out, kind="thing") as draft:
-        (draft / "a.txt").write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with artifacts.create(out, kind="thing") as draft:
+            (draft / "a.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert artifacts.open_artifact(out).config["text"] == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

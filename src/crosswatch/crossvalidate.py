@@ -25,9 +25,11 @@ def crossvalidate_here(
     batches: Path, out: Path | None, experiment: Experiment, *, as_json: bool
 ) -> None:
     """Run every fold below `out` (a temporary folder if None) and print what came of them."""
-    with tempfile.TemporaryDirectory(prefix="crosswatch-folds-") as temporary:
-        with progress.shown(progress.view()):
-            facts = crossvalidate(batches, out or Path(temporary), experiment)
+    with (
+        tempfile.TemporaryDirectory(prefix="crosswatch-folds-") as temporary,
+        progress.shown(progress.view()),
+    ):
+        facts = crossvalidate(batches, out or Path(temporary), experiment)
     for fold in facts["folds"]:
         named = ", ".join(f"{name} {value:.4f}" for name, value in fold["metrics"].items())
         sys.stdout.write(f"fold {fold['evaluation']}: {named}\n")

@@ -116,8 +116,8 @@ def estimate(
     """Find the camera clock's offset at mid-batch and its drift, with their bounds.
 
     Raises:
-        BadBatchError: the streams do not agree beyond chance, only at the edge of the search, or too
-            vaguely.
+        BadBatchError: the streams do not agree beyond chance, only at the edge of the search,
+            or too vaguely.
     """
     _check_overlap(camera_s, signal_s, config)
     t_mid_s = float(camera_s[0] + camera_s[-1]) / 2

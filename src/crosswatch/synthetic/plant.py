@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from crosswatch.errors import UserError
 from crosswatch.synthetic.camera import Camera, Course, plan_course, shoot_all, write_video
 from crosswatch.synthetic.clocks import (
     CameraClock,
@@ -92,7 +93,7 @@ def simulate_batch(
     """
     name = batch_id(index)
     if (arrivals / name).exists():
-        raise ValueError(f"{arrivals / name} exists already; choose another folder or remove it.")
+        raise UserError(f"{arrivals / name} exists already; choose another folder or remove it.")
     _check(config)
     streams = _random_streams(config.seed, index)
     plant = _draw_plant(config, streams)
@@ -141,11 +142,11 @@ class _Delivered:
 
 def _check(config: SimulateConfig) -> None:
     if config.frame_px < 32 or config.frame_px % 2:
-        raise ValueError(
+        raise UserError(
             f"simulate.frame_px is {config.frame_px}; it must be even (H.264) and at least 32."
         )
     if config.minutes <= 0 or config.fps <= 0 or config.signal_rate_hz <= 0:
-        raise ValueError(
+        raise UserError(
             f"simulate.minutes, fps and signal_rate_hz must be above 0; they are "
             f"{config.minutes:g}, {config.fps:g} and {config.signal_rate_hz:g}."
         )

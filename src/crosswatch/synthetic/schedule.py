@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crosswatch.errors import UserError
 from crosswatch.synthetic import difficulty
 from crosswatch.synthetic.noise import TimeArray
 
@@ -122,7 +123,7 @@ def _draw_count(
     fewest = max(limits.count_min, int(np.ceil(abnormal_s / longest_s)))
     most = min(limits.count_max, int(abnormal_s / shortest_s), int(quiet_s / MIN_GAP_S) + 1)
     if fewest > most:
-        raise ValueError(
+        raise UserError(
             f"simulate: {duration_s / 60:g} minutes with {abnormal_s:.0f} s of anomalies of "
             f"{shortest_s:g}-{longest_s:g} s hold at least {np.ceil(abnormal_s / longest_s):.0f} "
             f"and at most {min(abnormal_s / shortest_s, quiet_s / MIN_GAP_S + 1):.0f} of them; "

@@ -120,7 +120,7 @@ def read_description(path: Path) -> Description:
     """batch.json, checked.
 
     Raises:
-        BadBatchError: no JSON, an unknown or missing key, a wrong type, a rate or date that is none.
+        BadBatchError: no JSON, an unknown or missing key, a wrong type, no rate or no date.
     """
     told = _section(Description, _json(path), where=path.name)
     try:

@@ -35,7 +35,10 @@ def retrain(
         again: Work on batches that were already done.
     """
     run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    with dsl.ExitHandler(summary(workspace=workspace, run_id=run_id)):
+    # A cache key sees paths, not what lies there: tasks that read the workspace run every time.
+    closing = summary(workspace=workspace, run_id=run_id)
+    closing.set_caching_options(False)
+    with dsl.ExitHandler(closing):
         settings = validate(recipe=recipe, overrides=overrides).output
         claimed = claim(
             settings=settings,
@@ -45,19 +48,22 @@ def retrain(
             run_id=run_id,
             again=again,
         )
+        claimed.set_caching_options(False)
         with dsl.If(claimed.output == "proceed", name="batches-won"):
             data = ingest(settings=settings, batches=batches, workspace=workspace)
+            data.set_caching_options(False)
             labels = refine(settings=settings, batches=data.output)
             checkpoint = train(
                 settings=settings, workspace=workspace, batches=data.output, labels=labels.output
             )
+            checkpoint.set_caching_options(False)
             evaluation = evaluate(
                 settings=settings,
                 checkpoint=checkpoint.output,
                 batches=data.output,
                 labels=labels.output,
             )
-            register(
+            registered = register(
                 settings=settings,
                 workspace=workspace,
                 run_id=run_id,
@@ -67,3 +73,4 @@ def retrain(
                 batches=data.output,
                 labels=labels.output,
             )
+            registered.set_caching_options(False)

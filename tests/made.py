@@ -24,6 +24,7 @@ TINY = (
     "model.feed_forward_width=32",
     "train.epochs=2",
     "train.workers=0",
+    "train.threads=1",
 )
 """Settings under which a delivery of 90 s goes through the whole pipeline in seconds."""
 

@@ -47,7 +47,6 @@ def train(
                 checkpoints=scratch,
                 facts=facts,
                 train=train,
-                threads=1,
                 pixels=model.pixel_head,
             )
         )

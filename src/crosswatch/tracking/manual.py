@@ -25,7 +25,9 @@ def promote(
     with place.locked():
         candidate, champion = models.version(name, version), models.champion(name)
         facts: dict[str, Any] = {"override": override} if override else {}
-        if to == "Production" and (champion is None or champion.version != candidate.version):
+        if to == "Production" and (
+            champion is None or str(champion.version) != str(candidate.version)
+        ):
             verdict = _gate(place, candidate, champion) if not override else None
             if verdict is not None and not verdict.promote:
                 raise UserError(

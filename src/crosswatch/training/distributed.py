@@ -10,7 +10,7 @@ import torch
 from crosswatch import progress
 from crosswatch.errors import UserError
 from crosswatch.training import checkpoint
-from crosswatch.training.learner import Alone, Job, Rank, fit, threads_each
+from crosswatch.training.learner import Alone, Job, Rank, fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,6 @@ def train_distributed(job: Job) -> Fitted:
         UserError: more workers than the machine can hold.
     """
     workers = _workers(job.train.workers)
-    job = dataclasses.replace(job, threads=threads_each(workers))
     if workers == 0:
         fit(job, Alone())
     else:

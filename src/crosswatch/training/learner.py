@@ -37,6 +37,7 @@ class TrainConfig:
     select: Literal["best", "last"] = "best"
     metric: Literal["f1", "accuracy", "balanced_accuracy"] = "f1"  # on validation
     workers: int | None = None  # None: one a GPU, or two on a machine without; 0: in process
+    threads: int | None = None  # of each worker; None: the cores, shared out
     max_failures: int = 2  # restarts of lost workers
     seed: int = 1
 
@@ -44,6 +45,8 @@ class TrainConfig:
         for name, least in (("epochs", 1), ("batch_size", 1), ("max_failures", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}; allowed {least} and above")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads is {self.threads}; allowed 1 and above")
         if self.workers is not None and not 0 <= self.workers <= self.batch_size:
             raise UserError(
                 f"workers is {self.workers}; allowed 0 (in process) to batch_size, "
@@ -60,7 +63,6 @@ class Job:
     checkpoints: Path
     facts: DetectorFacts
     train: TrainConfig
-    threads: int
     pixels: bool
 
 
@@ -147,7 +149,8 @@ class LabelledWindows:
 
 def fit(job: Job, group: Group) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one."""
-    torch.set_num_threads(job.threads)
+    cores = max(1, (os.cpu_count() or 1) // group.rank.world)
+    torch.set_num_threads(job.train.threads or cores)
     Learner(job, group).run()
 
 
@@ -265,7 +268,3 @@ def uses_bf16(train: TrainConfig) -> bool:
     if train.precision == "auto":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return train.precision == "bf16"
-
-
-def threads_each(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // max(1, workers))

@@ -1,0 +1,288 @@
+"""Training on real windows: it learns, resumes exactly, and workers agree with one process."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made import TINY, deliver_with_events
+
+from crosswatch import artifacts, config, experiment, stages
+from crosswatch.annotation.refine import UNKNOWN
+from crosswatch.errors import UserError
+from crosswatch.models.detector import Inputs, SignalStatistics, load_detector, statistics_of
+from crosswatch.models.fmformer import Scores
+from crosswatch.training import checkpoint, distributed, learner
+from crosswatch.training.loop import Example
+from crosswatch.training.losses import joint_loss
+from crosswatch.training.optim import OptimConfig
+
+
+def resolved(*settings: str) -> experiment.Experiment:
+    return experiment.resolve("fmformer-furnace", experiment.over(None, [*TINY, *settings]))
+
+
+def run(stage: str, *settings: str, **paths: Path) -> None:
+    stages.run(stage, values=config.plain(resolved(*settings)), paths=paths)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with deliveries, the batch set and the labels."""
+    folder = tmp_path_factory.mktemp("data")
+    deliver_with_events(folder / "arrivals")
+    run("ingest", arrivals=folder / "arrivals", out=folder / "batches", known=None)
+    run("refine", batches=folder / "batches", out=folder / "labels")
+    return folder
+
+
+def train(data: Path, out: Path, *settings: str, checkpoints: Path | None = None) -> None:
+    paths = {"batches": data / "batches", "labels": data / "labels"}
+    run("train", *settings, **paths, out=out, checkpoints=checkpoints)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_detector(folder).module.state_dict()
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[k].double() - theirs[k].double()).abs().max()) for k in ours)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    data: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(data, tmp_path / name, f"train.seed={seed}", "train.epochs=1")
+    assert largest_difference(tmp_path / "a", tmp_path / "b") == 0
+    assert largest_difference(tmp_path / "a", tmp_path / "c") > 1e-3
+
+
+# Kills the process the moment its first epoch's checkpoint stands.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from crosswatch.training import checkpoint
+sys.path.insert(0, sys.argv[1])
+from test_training import train
+save = checkpoint.save
+def save_and_die(*args, **kwargs):
+    save(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save = save_and_die
+data, out = Path(sys.argv[2]), Path(sys.argv[3])
+train(data, out, checkpoints=out.parent / "checkpoints")
+"""
+
+
+def test_killed_behind_an_epoch_it_ends_with_the_weights_of_the_undisturbed_run(
+    data: Path, tmp_path: Path
+) -> None:
+    train(data, tmp_path / "whole")
+    out = tmp_path / "killed" / "out"
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(data), str(out)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+    assert not out.exists()
+    train(data, out, checkpoints=out.parent / "checkpoints")
+    history = artifacts.read_json(out / "curves.json")
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history == artifacts.read_json(tmp_path / "whole" / "curves.json")
+    assert largest_difference(out, tmp_path / "whole") == 0
+    assert not any((out.parent / "checkpoints").iterdir())
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+
+    class StopError(Exception):
+        pass
+
+    real = checkpoint.save
+
+    def save(folder: Path, reached: checkpoint.Progress, **states) -> None:
+        real(folder, reached, **states)
+        if reached.epoch == 2:
+            raise StopError
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(StopError):
+        train(data, tmp_path / "out", "train.epochs=3", checkpoints=kept)
+    (folder,) = kept.iterdir()
+    newest = checkpoint.newest(folder)
+    assert newest.name == "epoch-00002"
+    damaged = newest / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert checkpoint.newest(folder).name == "epoch-00001"
+
+
+def test_two_workers_under_ray_train_end_where_one_process_does(data: Path, tmp_path: Path) -> None:
+    """The shares of a mini-batch are weighted, so that the mean gradient is the same."""
+    settings = ("train.epochs=1", "train.precision=fp32", "train.flip_probability=0")
+    settings += ("model.pixel_head=false", "train.batch_size=7")
+    train(data, tmp_path / "one", *settings)
+    train(data, tmp_path / "two", *settings, "train.workers=2")
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 2e-3
+    one, two = (artifacts.read_json(tmp_path / name / "curves.json")[0] for name in ("one", "two"))
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], abs=1e-3)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.1)
+
+
+def test_every_window_is_seen_once_an_epoch_whatever_the_workers(data: Path) -> None:
+    facts = stages_train_facts(data)
+    for world in (1, 2, 3):
+        seen: list[int] = []
+        for number in range(world):
+            made = learner.Learner(
+                job(data, facts), FakeGroup(learner.Rank(number=number, world=world))
+            )
+            for chunk in made._chunks(0):
+                seen += chunk[number::world].tolist()
+        assert sorted(seen) == list(range(len(made.training)))
+
+
+class FakeGroup(learner.Alone):
+    def __init__(self, rank: learner.Rank) -> None:
+        self.rank = rank
+
+
+def stages_train_facts(data: Path):
+    from crosswatch.data.batches import open_set
+    from crosswatch.stages.train import _facts
+
+    settings = resolved()
+    return _facts(open_set(data / "batches"), settings.windows, settings.model)
+
+
+def job(data: Path, facts) -> learner.Job:
+    return learner.Job(
+        batches=data / "batches",
+        labels=data / "labels",
+        checkpoints=data / "none",
+        facts=facts,
+        train=resolved().train,
+        pixels=True,
+    )
+
+
+def test_pixels_without_a_known_class_teach_nothing() -> None:
+    logits = torch.randn(2, 2, 4, 4, requires_grad=True)
+    scores = Scores(class_BK=None, pixel_BKHW=logits)
+    mask = torch.zeros(2, 4, 4, dtype=torch.long)
+    mask[1] = UNKNOWN
+    joint_loss(scores, torch.zeros(2, dtype=torch.long), mask, alpha=1.0).backward()
+    assert logits.grad[0].abs().sum() > 0
+    assert logits.grad[1].abs().sum() == 0
+    nothing = torch.full_like(mask, UNKNOWN)
+    assert joint_loss(scores, torch.zeros(2, dtype=torch.long), nothing, alpha=1.0).item() == 0
+
+
+def test_a_mirrored_example_is_mirrored_in_every_frame_and_in_its_mask() -> None:
+    video = torch.randint(0, 256, (3, 2, 4, 4, 3), dtype=torch.uint8)
+    mask = torch.randint(0, 2, (3, 4, 4))
+    made = Example(
+        inputs=Inputs(video_BTHWC=video, signal_BSC=torch.zeros(3, 2, 1)),
+        class_B=torch.zeros(3, dtype=torch.long),
+        mask_BHW=mask,
+    )
+    which = torch.tensor([True, False, True])
+    flipped = made.flipped(which)
+    for at, is_flipped in enumerate(which):
+        columns = slice(None) if not is_flipped else [3, 2, 1, 0]
+        torch.testing.assert_close(
+            flipped.inputs.video_BTHWC[at], video[at][:, :, columns], rtol=0, atol=0
+        )
+        torch.testing.assert_close(flipped.mask_BHW[at], mask[at][:, columns])
+
+
+def test_statistics_count_each_training_sample_once(data: Path) -> None:
+    from crosswatch.data.batches import open_set
+    from crosswatch.data.gather import windows_of
+
+    settings = resolved()
+    windows = windows_of(open_set(data / "batches"), settings.windows, "train")
+    table = windows.tables[0]
+    used = np.unique(table.signal_stop[:, None] + np.arange(-table.samples, 0))
+    samples = np.asarray(windows.batches[0].signal)[used]
+    found = statistics_of(windows)
+    np.testing.assert_allclose(found.mean, samples.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.deviation, samples.std(0), rtol=1e-3)
+    normal = found.normalise(samples)
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-3)
+    assert isinstance(found, SignalStatistics)
+
+
+def test_the_learning_rate_warms_up_and_descends() -> None:
+    optim = OptimConfig(learning_rate=1e-3, warmup_share=0.1, final_share=0.02)
+    rates = [optim.rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) in (9, 10)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
+    assert rates[-1] < 0.03e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("train.workers=17",), "workers is 17; allowed 0 .in process. to batch_size, 16"),
+        (("train.epochs=0",), "epochs is 0; allowed 1 and above"),
+        (("train.optim.learning_rate=0.0",), "learning_rate 0.0 .* have to be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolved(*settings)
+
+
+def test_more_workers_than_the_machine_can_hold_are_refused() -> None:
+    too_many = 4 * (os.cpu_count() or 1) + 1
+    with pytest.raises(UserError, match=rf"train.workers is {too_many}; this machine has"):
+        distributed._workers(too_many)
+
+
+def test_a_pixel_head_without_masks_is_refused(data: Path, tmp_path: Path) -> None:
+    run("refine", "refine.masks=none", batches=data / "batches", out=tmp_path / "labels")
+    with pytest.raises(UserError, match=r"has no masks, which model.pixel_head=true learns from"):
+        run("train", batches=data / "batches", labels=tmp_path / "labels",
+            out=tmp_path / "out", checkpoints=None)  # fmt: skip
+
+
+def test_labels_of_another_batch_set_are_refused(data: Path, tmp_path: Path) -> None:
+    deliver_with_events(tmp_path / "arrivals", name="other", seed=5)
+    run("ingest", arrivals=tmp_path / "arrivals", out=tmp_path / "batches", known=None)
+    with pytest.raises(UserError, match="was made from another batch set"):
+        run("train", batches=tmp_path / "batches", labels=data / "labels",
+            out=tmp_path / "out", checkpoints=None)  # fmt: skip
+
+
+def test_a_detector_reloads_to_the_same_scores_and_foreign_weights_are_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    from crosswatch.data.batches import open_set
+    from crosswatch.data.gather import windows_of
+
+    train(data, tmp_path / "out", "train.epochs=1")
+    first, again = load_detector(tmp_path / "out"), load_detector(tmp_path / "out")
+    windows = windows_of(open_set(data / "batches"), first.facts.windows, "evaluation")
+    rows = np.arange(3)
+    torch.testing.assert_close(
+        first.score(windows, rows).class_BK, again.score(windows, rows).class_BK, rtol=0, atol=0
+    )
+    facts = dataclasses.replace(first.facts, classes=("normal", "a", "b"))
+    facts = dataclasses.replace(facts, shape=dataclasses.replace(facts.shape, classes=3))
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "model.safetensors").write_bytes((tmp_path / "out/model.safetensors").read_bytes())
+    artifacts.write_json(wrong / "detector.json", {**config.plain(facts), "notes": {}})
+    with pytest.raises(UserError, match=r"does not fit detector.json: size mismatch"):
+        load_detector(wrong)

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +78,13 @@ def _stage_command(name: str) -> click.Command:
         show_config: bool,
         **given: Path | None,
     ) -> None:
+        missing = [flag for flag, optional in paths.items() if not optional and not given[flag]]
+        if missing and not show_config:
+            raise click.UsageError(f"--{missing[0]} is missing. Example: {STAGES[name].example}")
         resolved = experiment.resolve(recipe, experiment.over(config_file, overrides))
         if show_config:
             click.echo(config.to_yaml(resolved), nl=False)
             return
-        missing = [flag for flag, optional in paths.items() if not optional and not given[flag]]
-        if missing:
-            raise click.UsageError(f"--{missing[0]} is missing. Example: {STAGES[name].example}")
         with progress.shown(progress.view()):
             stages.run(name, values=config.plain(resolved), paths=given)
 
@@ -218,7 +218,7 @@ COMMANDS: dict[str, click.Command] = {
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="crosswatch")
+@click.version_option(__version__, message="crosswatch %(version)s")
 def crosswatch() -> None:
     """Retrain, evaluate and promote cross-modal anomaly detectors on every production batch.
 
@@ -230,20 +230,21 @@ def crosswatch() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.exit(_guarded(lambda: crosswatch.main(arguments, standalone_mode=False)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_guarded(given))
 
 
-def _guarded(call: Callable[[], Any]) -> int:
+def _guarded(arguments: list[str]) -> int:
     """One line and 2 for a user's mistake, the traceback and 1 for everything else."""
     try:
-        call()
+        crosswatch.main(arguments, standalone_mode=False)
     except SystemExit as ended:
         return int(ended.code or 0)
     except (UserError, click.UsageError) as error:
         text = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "crosswatch"
-        click.echo(f"{command}: {text}", err=True)
+        known = arguments[:1] if arguments and arguments[0] in (*COMMANDS, *STAGES) else []
+        line = " ".join(text.split())
+        click.echo(f"{' '.join(['crosswatch', *known])}: {line}", err=True)
         return EXIT_MISTAKE
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

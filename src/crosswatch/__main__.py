@@ -1,0 +1,5 @@
+"""python -m crosswatch."""
+
+from crosswatch.cli import main
+
+main()

@@ -92,7 +92,11 @@ def test_pooling_gives_one_decision_a_recording() -> None:
 def test_writers_of_the_history_get_one_number_each(tmp_path: Path) -> None:
     history = History(folder=tmp_path)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: history.append("m", action="a", version=str(n)), range(24)))
+        list(
+            pool.map(
+                lambda n: history.append("m", action="a", version=str(n), champion=True), range(24)
+            )
+        )
     assert {entry["version"] for entry in history.entries("m")} == set(map(str, range(24)))
 
 
@@ -150,8 +154,15 @@ def test_alias_and_stage_move_together_through_the_gate(place: RegistryPlace) ->
     assert champion(place) is None
     manual.promote(place, "m", "2", "Staging", override=None)
     assert (champion(place), stages(place)["2"]) == (None, "Staging")
+    assert manual.rollback(place, "m")["version"] == "1"
+    manual.promote(place, "m", "2", "Production", override=None)
+    manual.promote(place, "m", "1", "Production", override="an old one again")
+    assert manual.rollback(place, "m")["version"] == "2"
     actions = [entry["action"] for entry in place.history.entries("m")]
-    assert actions == ["promote by hand"] * 3 + ["rollback"] * 2 + ["promote by hand"] * 2
+    by_hand = "promote by hand"
+    assert actions == [by_hand] * 3 + ["rollback"] * 2 + [by_hand] * 2 + [
+        "rollback", by_hand, by_hand, "rollback",
+    ]  # fmt: skip
 
 
 def test_models_and_versions_that_are_not_there_are_named(place: RegistryPlace) -> None:

@@ -118,6 +118,14 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
     return manifest
 
 
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what processes that are gone left half-written of artifacts directly in a folder."""
+    for suffix in ("partial", "old"):
+        for left in folder.glob(f".{name}.*.{suffix}"):
+            if not psutil.pid_exists(int(left.name.split(".")[-3])):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def link_tree(source: Path, target: Path) -> None:
     """Hard-link a folder's files, or copy them where the file system cannot link."""
     for entry in sorted(source.rglob("*")):
@@ -188,7 +196,7 @@ def code_version(package: str = ".") -> str:
 def _temporary_beside(out: Path) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
+        sweep(out.parent, out.name)
         return _hidden_beside(out, "partial")
     except OSError as error:
         raise UserError(
@@ -199,14 +207,6 @@ def _temporary_beside(out: Path) -> Path:
 def _hidden_beside(out: Path, suffix: str) -> Path:
     prefix = f".{out.name}.{os.getpid()}."
     return Path(tempfile.mkdtemp(prefix=prefix, suffix=f".{suffix}", dir=out.parent))
-
-
-def _sweep(out: Path) -> None:
-    """Remove what processes that are gone left behind of this artifact."""
-    for suffix in ("partial", "old"):
-        for left in out.parent.glob(f".{out.name}.*.{suffix}"):
-            if not psutil.pid_exists(int(left.name.split(".")[-3])):
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:

@@ -25,18 +25,21 @@ class LocalRun:
     outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     failure: dict[str, Any] | None = None
-    stage: str = ""
+    stage: str = ""  # the one that began last
+    unfinished: list[str] = dataclasses.field(default_factory=list)
 
     def note(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "begin":
             self.stage = event["stage"]
+            self.unfinished.append(self.stage)
         elif kind == "artifact":
             self.artifacts[event["stage"]] = Path(event["path"])
         elif kind == "outcome":
             self.outcomes[self.stage] = event["text"]
         elif kind == "end":
             self.seconds[event["stage"]] = event["seconds"]
+            self.unfinished.remove(event["stage"])
         elif kind == "failed":
             self.failure = dict(event)
 

@@ -169,6 +169,7 @@ class LiveView:
     def show(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "begin":
+            self._abandon()
             self._outcome = ""
             self._task = self._bars.add_task(event["stage"], total=None, note="")
         elif kind == "warning":
@@ -183,9 +184,20 @@ class LiveView:
         elif kind == "end":
             self._bars.update(self._task, completed=1, total=1, note=self._outcome)
             self._bars.stop_task(self._task)
+            self._task = None
+        elif kind == "failed":
+            self._abandon()
 
     def close(self) -> None:
+        self._abandon()
         self._bars.stop()
+
+    def _abandon(self) -> None:
+        """A stage that never said that it ended has failed."""
+        if self._task is not None:
+            self._bars.update(self._task, note="[red]failed[/]")
+            self._bars.stop_task(self._task)
+            self._task = None
 
 
 def view() -> View:

@@ -53,6 +53,8 @@ def retrain_here(
             "data_revision": data_revision,
         },
     )
+    for folder in (workspace / "pipeline").glob("*/*/"):
+        artifacts.sweep(folder)
     code = _refused_or_failed(run)
     if code:
         return code
@@ -83,7 +85,8 @@ def _refused_or_failed(run: kubeflow.LocalRun) -> int:
     if run.failure is not None:
         what = f"{run.failure['stage']} failed: {run.failure['message']}"
     else:
-        what = f"{run.stage or 'the pipeline'} ended without a word (killed?)"
+        stage = next(iter(run.unfinished), "the pipeline")
+        what = f"{stage} ended without a word (killed?)"
     sys.stderr.write(
         f"crosswatch run: {what}\nLog: {run.log}\n"
         "Start the same command again: finished batches and epochs are not repeated.\n"

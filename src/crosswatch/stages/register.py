@@ -59,7 +59,7 @@ def register(
         shutil.copyfile(evaluation / PREDICTIONS, kept)
         with place.locked():
             champion = models.champion(name)
-            rival = _rival(place, champion, batch_set, labels)
+            rival = _rival(models, champion, batch_set, labels)
             verdict = weigh(candidate, rival, gate, batch_set.evaluation_set["version"])
             models.tag(name, version, {"verdict": "; ".join(verdict.reasons)})
             _act(models, name, version, verdict)
@@ -108,19 +108,16 @@ def _log_curves(run: Tracker, checkpoint: Path) -> None:
 
 
 def _rival(
-    place: RegistryPlace, champion: "ModelVersion | None", batch_set: BatchSet, labels: Path
+    models: ModelRegistry, champion: "ModelVersion | None", batch_set: BatchSet, labels: Path
 ) -> Predictions | None:
     """The champion's predictions on this evaluation-set version, scored now if they are missing."""
     if champion is None:
         return None
     digest = batch_set.evaluation_set["digest"]
-    kept = place.predictions(digest, champion.tags["checkpoint_digest"])
+    kept = models.place.predictions(digest, champion.tags["checkpoint_digest"])
     if kept.exists():
         return Predictions.load(kept)
-    import mlflow
-
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=champion.source))
-    detector = load_detector(folder / "artifacts" / "checkpoint")
+    detector = load_detector(models.checkpoint(champion))
     of_batches = tuple(open_labels(labels, batch) for batch in batch_set.batches)
     meter = progress.Meter(f"champion (version {champion.version}): window")
     predictions = score_block(detector, batch_set, of_batches, progress=meter)

@@ -11,12 +11,16 @@ from typing import Any
 
 from crosswatch import artifacts
 
+ROLLBACK = "rollback"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class History:
     folder: Path
 
-    def append(self, model: str, *, action: str, version: str, **facts: Any) -> Path:
+    def append(
+        self, model: str, *, action: str, version: str, champion: bool, **facts: Any
+    ) -> Path:
         """Write the next entry; writers that race get one number each."""
         entry = {
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -24,6 +28,7 @@ class History:
             "model": model,
             "action": action,
             "version": version,
+            "champion": champion,
             **facts,
         }
         number = len(self.entries(model)) + 1
@@ -37,8 +42,15 @@ class History:
         return [artifacts.read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
 
     def champions(self, model: str) -> list[str]:
-        """Versions in the order in which they became champion."""
-        return [entry["version"] for entry in self.entries(model) if entry.get("champion")]
+        """Champions one upon the other: a promotion adds one, a rollback takes away down to one."""
+        stack: list[str] = []
+        for entry in self.entries(model):
+            if entry["action"] == ROLLBACK:
+                while stack and stack[-1] != entry["version"]:
+                    stack.pop()
+            elif entry["champion"]:
+                stack.append(entry["version"])
+        return stack
 
     def _path(self, model: str, number: int) -> Path:
         return self.folder / model / f"{number:06d}.json"

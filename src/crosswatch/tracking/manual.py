@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from crosswatch import config
 from crosswatch.errors import UserError
 from crosswatch.evaluation.scoring import Predictions
+from crosswatch.tracking.history import ROLLBACK
 from crosswatch.tracking.promotion import GATE, Gate, Verdict, weigh
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace, StageName
 
@@ -47,26 +48,14 @@ def rollback(place: RegistryPlace, name: str) -> dict[str, Any]:
     models = ModelRegistry(place)
     with place.locked():
         champion = models.champion(name)
-        present = None if champion is None else str(champion.version)
-        before = _before(place.history.champions(name), present)
-        if before is None:
-            raise UserError(f"{name}: no champion stood before version {present or '(none)'}")
-        entry = models.move(name, before, "Production", action="rollback")
-        return {**entry, "version": before}
-
-
-def _before(champions: list[str], present: str | None) -> str | None:
-    """The champion before the present one; a version rolled back from is passed over."""
-    stack: list[str] = []
-    for version in champions:
-        if version in stack:
-            del stack[stack.index(version) + 1 :]
-        else:
-            stack.append(version)
-    if present is None or present not in stack:
-        return stack[-1] if stack else None
-    at = stack.index(present)
-    return stack[at - 1] if at else None
+        stack = place.history.champions(name)
+        if champion is not None and stack and stack[-1] == str(champion.version):
+            stack.pop()
+        if not stack:
+            present = "" if champion is None else f" before version {champion.version}"
+            raise UserError(f"{name}: no champion stood{present}")
+        entry = models.move(name, stack[-1], "Production", action=ROLLBACK)
+        return {**entry, "version": stack[-1]}
 
 
 def _gate(

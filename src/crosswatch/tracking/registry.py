@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 
 from crosswatch.errors import UserError
+from crosswatch.models.detector import FACTS
 from crosswatch.tracking.history import History
 
 if TYPE_CHECKING:
@@ -77,6 +78,14 @@ class ModelRegistry:
             return self.client.get_model_version(name, version)
         except MlflowException as error:
             raise UserError(f"{name} version {version}: {self._known(name)}") from error
+
+    def checkpoint(self, version: "ModelVersion") -> Path:
+        """Fetch a version's checkpoint; the folder that holds the detector."""
+        import mlflow
+
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
+        (facts,) = folder.glob(f"artifacts/*/{FACTS}")
+        return facts.parent
 
     def tag(self, name: str, version: str, tags: Mapping[str, Any]) -> None:
         for key, value in tags.items():

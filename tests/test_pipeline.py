@@ -1,0 +1,229 @@
+"""The main job through the real command: promoted, already done, quarantine, killed, rolled back.
+
+Tests of one workspace run in their order and build on each other, as a plant's days do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deliveries import deliver, seal
+from made import deliver_with_events, tiny_options
+
+from crosswatch.data.ledger import Ledger
+from crosswatch.tracking.history import History
+from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
+
+MODEL = "fmformer-furnace"
+# Loaded by every Python that a run starts: ends the process at the call it is told.
+SITECUSTOMIZE = """
+import importlib.abc, os, signal, sys
+target = os.environ.get("DIE_IN_CALL")
+if target:
+    module_name, function = target.split(":")
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, package=None):
+            if name != module_name:
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            execute = spec.loader.exec_module
+            def exec_module(module):
+                execute(module)
+                def die(*args, **kwargs):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                setattr(module, function, die)
+            spec.loader.exec_module = exec_module
+            return spec
+    import importlib.util
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+class Plant:
+    """A folder of deliveries and a workspace, and the command over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.arrivals, self.workspace = folder / "arrivals", folder / "workspace"
+        self.site = folder / "site"
+        self.site.mkdir(parents=True)
+        (self.site / "sitecustomize.py").write_text(SITECUSTOMIZE)
+
+    def run(self, *options: str, die_in: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "crosswatch", "run", "--batches", str(self.arrivals)]
+        command += ["--workspace", str(self.workspace), *tiny_options(), "--json", *options]
+        path = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path, "DIE_IN_CALL": die_in}
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=280, env=environment
+        )
+
+    @property
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(RegistryPlace(folder=self.workspace))
+
+    def half_written(self) -> list[Path]:
+        return [path for path in self.workspace.rglob("*") if ".partial" in path.name]
+
+
+def facts(ended: subprocess.CompletedProcess[str]) -> dict:
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    plant = Plant(tmp_path_factory.mktemp("plant"))
+    deliver_with_events(plant.arrivals)
+    return plant
+
+
+def test_killed_in_ingest_the_run_says_where_to_look_and_leaves_nothing_half_written(
+    plant: Plant,
+) -> None:
+    ended = plant.run(die_in="crosswatch.data.ingestion:write_batch")
+    assert ended.returncode == 1
+    assert "crosswatch run: ingest ended without a word (killed?)" in ended.stderr
+    log = next(line for line in ended.stderr.splitlines() if line.startswith("Log: "))
+    assert "Executing task" in Path(log.removeprefix("Log: ")).read_text()
+    assert not (plant.workspace / "mlflow.db").exists()
+
+
+def test_the_next_run_completes_and_promotes_the_first_version(plant: Plant) -> None:
+    ended = plant.run()
+    assert ended.returncode == 0, ended.stderr
+    found = facts(ended)
+    assert (found["outcome"], found["model"], found["version"]) == ("promoted", MODEL, "1")
+    assert set(found["metrics"]) == {
+        "accuracy", "f1", "fdr", "mdr", "auc", "ap", "balanced_accuracy", "miou", "frame_accuracy",
+    }  # fmt: skip
+    assert found["intervals"]["accuracy"]["low"] <= found["metrics"]["accuracy"]
+    assert found["evaluation_set"]["version"] == 1
+    for name in ("plots", "checkpoint", "pipeline", "log"):
+        assert Path(found["paths"][name]).exists()
+    plots = {path.name for path in Path(found["paths"]["plots"]).glob("*.png")}
+    assert plots == {"confusion.png", "curves.png", "scores.png"}
+    assert not plant.half_written()
+
+
+def test_the_version_carries_its_lineage_and_loads_through_mlflow(plant: Plant) -> None:
+    import numpy as np
+
+    version = plant.registry.champion(MODEL)
+    assert version.current_stage == "Production"
+    expected = {
+        "kfp_run_id", "mlflow_run_id", "code_version", "checkpoint_digest", "batch_set_digest",
+        "labels_digest", "evaluation_set_version", "evaluation_set_digest", "verdict", "gate",
+        "arrival.batch-1",
+    }  # fmt: skip
+    assert expected <= set(version.tags)
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    video = np.zeros((2, 4, 32, 32, 3), np.uint8)
+    chance = model.predict({"video": video, "signal": np.full((2, 12, 3), 9e3, np.float32)})
+    np.testing.assert_allclose(chance.sum(1), 1, atol=1e-5)
+    run = plant.registry.client.get_run(version.tags["mlflow_run_id"])
+    assert run.data.params["train.epochs"] == "2"
+    history = plant.registry.client.get_metric_history(run.info.run_id, "train_loss")
+    assert [entry.step for entry in history] == [1, 2]
+
+
+def test_the_same_trigger_again_is_already_done(plant: Plant) -> None:
+    ended = plant.run()
+    assert ended.returncode == 0
+    assert facts(ended)["outcome"] == "already done: batch-1"
+    assert "ingest" not in facts(ended)["seconds"]
+    assert len(plant.registry.client.search_model_versions(f"name = '{MODEL}'")) == 1
+
+
+def test_a_run_in_other_hands_is_left_alone(plant: Plant) -> None:
+    option = ("--set", "train.seed=77")
+    ended = plant.run(*option, die_in="crosswatch.stages.control:run_stage")
+    assert ended.returncode == 1
+    ledger = Ledger(folder=plant.workspace / "claims")
+    (key,) = [k.name for k in ledger.folder.iterdir() if ledger.state(k.name) == "failed"]
+    mine = ledger.claim(key, run="somebody", owner_pid=os.getpid(), subject="batch-1")
+    assert mine is not None
+    ended = plant.run(*option)
+    assert ended.returncode == 0
+    assert facts(ended)["outcome"].startswith("batch-1: in the hands of run somebody")
+    assert ledger.close(mine, "failed")
+
+
+def test_bad_deliveries_are_quarantined_and_the_good_one_retrains(plant: Plant) -> None:
+    deliver_with_events(plant.arrivals, "batch-2", seed=3)
+    truncated = deliver(plant.arrivals, name="batch-3")
+    seal(truncated, lambda at: (at / "video.mp4").write_bytes(b"") and None)
+    changed = deliver(plant.arrivals, name="batch-4")
+    with (changed / "signal.csv").open("a") as stream:
+        stream.write("999,1,1,1\n")
+    (deliver(plant.arrivals, name="batch-5") / "SHA256SUMS").unlink()
+    before = {path: path.read_bytes() for path in plant.arrivals.rglob("*") if path.is_file()}
+    ended = plant.run("--set", "train.seed=2")
+    assert ended.returncode == 3, ended.stderr
+    found = facts(ended)
+    assert set(found["quarantined"]) == {"batch-3", "batch-4"}
+    assert "video.mp4" in found["quarantined"]["batch-3"]
+    assert "signal.csv" in found["quarantined"]["batch-4"]
+    assert any("batch-5: not arrived yet" in text for text in found["warnings"])
+    assert found["batches"] == ["batch-1", "batch-2"]
+    assert found["evaluation_set"]["version"] == 2
+    verdict = found["verdict"]
+    assert verdict["evaluation_set"] == "2"
+    assert verdict["difference"]["low"] <= verdict["candidate"] - verdict["champion"]
+    assert found["outcome"] == ("promoted" if verdict["promote"] else "refused")
+    after = {path: path.read_bytes() for path in plant.arrivals.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_only_bad_deliveries_are_a_mistake(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "bad")
+    changed = deliver(plant.arrivals, name="batch-1")
+    (changed / "signal.csv").unlink()
+    ended = plant.run()
+    assert ended.returncode == 2, ended.stderr
+    assert "no batch is left" in ended.stderr.splitlines()[-1]
+    assert "signal.csv" in ended.stderr.splitlines()[-1]
+    assert not plant.half_written()
+
+
+def test_killed_in_train_the_next_run_goes_on_behind_the_last_epoch(plant: Plant) -> None:
+    option = ("--set", "train.seed=3")
+    ended = plant.run(*option, die_in="crosswatch.stages.train:_write")
+    assert ended.returncode == 1
+    assert "train ended without a word" in ended.stderr
+    versions = len(plant.registry.client.search_model_versions(f"name = '{MODEL}'"))
+    ended = plant.run(*option)
+    assert ended.returncode == 3, ended.stderr
+    assert "resumed behind epoch 2" in ended.stderr
+    found = plant.registry.client.search_model_versions(f"name = '{MODEL}'")
+    assert len(found) == versions + 1
+
+
+def test_promotion_and_rollback_by_hand(plant: Plant) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "crosswatch", *arguments]
+        call += ["--workspace", str(plant.workspace)]
+        return subprocess.run(call, check=False, capture_output=True, text=True, timeout=120)
+
+    before = str(plant.registry.champion(MODEL).version)
+    newest = str(len(plant.registry.client.search_model_versions(f"name = '{MODEL}'")))
+    reason = "the shift leader wants it"
+    if before == newest:
+        newest = "1"
+    ended = command(
+        "promote", MODEL, "--version", newest, "--to", "Production", "--override", reason
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert str(plant.registry.champion(MODEL).version) == newest
+    ended = command("rollback", MODEL)
+    assert ended.returncode == 0, ended.stderr
+    assert f"version {before} is champion again" in ended.stdout
+    assert plant.registry.champion(MODEL).current_stage == "Production"
+    assert reason in command("history", MODEL).stdout
+    history = History(folder=plant.workspace / "history").entries(MODEL)
+    assert history[0]["action"] == "promote"
+    assert history[-1]["action"] == "rollback"

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from made import TINY, deliver_with_events
 
 from crosswatch import artifacts, config, experiment, stages
@@ -18,7 +20,7 @@ from crosswatch.annotation.refine import UNKNOWN
 from crosswatch.errors import UserError
 from crosswatch.models.detector import Inputs, SignalStatistics, load_detector, statistics_of
 from crosswatch.models.fmformer import Scores
-from crosswatch.training import checkpoint, distributed, learner
+from crosswatch.training import augment, checkpoint, distributed, learner
 from crosswatch.training.loop import Example
 from crosswatch.training.losses import joint_loss
 from crosswatch.training.optim import OptimConfig
@@ -127,7 +129,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
 def test_two_workers_under_ray_train_end_where_one_process_does(data: Path, tmp_path: Path) -> None:
     """The shares of a mini-batch are weighted, so that the mean gradient is the same."""
-    settings = ("train.epochs=1", "train.precision=fp32", "train.flip_probability=0")
+    settings = ("train.epochs=1", "train.precision=fp32", "train.augment.flip_probability=0.0")
     settings += ("model.pixel_head=false", "train.batch_size=7")
     train(data, tmp_path / "one", *settings)
     train(data, tmp_path / "two", *settings, "train.workers=2")
@@ -186,22 +188,45 @@ def test_pixels_without_a_known_class_teach_nothing() -> None:
     assert joint_loss(scores, torch.zeros(2, dtype=torch.long), nothing, alpha=1.0).item() == 0
 
 
-def test_a_mirrored_example_is_mirrored_in_every_frame_and_in_its_mask() -> None:
-    video = torch.randint(0, 256, (3, 2, 4, 4, 3), dtype=torch.uint8)
-    mask = torch.randint(0, 2, (3, 4, 4))
-    made = Example(
-        inputs=Inputs(video_BTHWC=video, signal_BSC=torch.zeros(3, 2, 1)),
+def example() -> Example:
+    return Example(
+        inputs=Inputs(
+            video_BTHWC=torch.randint(0, 256, (3, 2, 6, 5, 3), dtype=torch.uint8),
+            signal_BSC=torch.randn(3, 4, 2),
+        ),
         class_B=torch.zeros(3, dtype=torch.long),
-        mask_BHW=mask,
+        mask_BHW=torch.randint(0, 2, (3, 6, 5)),
     )
-    which = torch.tensor([True, False, True])
-    flipped = made.flipped(which)
+
+
+def test_a_mirrored_example_is_mirrored_in_every_frame_and_in_its_mask() -> None:
+    made, which = example(), torch.tensor([True, False, True])
+    flipped = augment.flipped(made, which)
     for at, is_flipped in enumerate(which):
-        columns = slice(None) if not is_flipped else [3, 2, 1, 0]
-        torch.testing.assert_close(
-            flipped.inputs.video_BTHWC[at], video[at][:, :, columns], rtol=0, atol=0
-        )
-        torch.testing.assert_close(flipped.mask_BHW[at], mask[at][:, columns])
+        columns = [4, 3, 2, 1, 0] if is_flipped else slice(None)
+        video = made.inputs.video_BTHWC[at][:, :, columns]
+        assert torch.equal(flipped.inputs.video_BTHWC[at], video)
+        assert torch.equal(flipped.mask_BHW[at], made.mask_BHW[at][:, columns])
+
+
+@given(by=st.lists(st.tuples(st.integers(-7, 7), st.integers(-7, 7)), min_size=3, max_size=3))
+def test_a_shifted_picture_and_its_mask_move_together(by: list[tuple[int, int]]) -> None:
+    made = example()
+    shifted = augment.shifted(made, torch.tensor(by))
+    for at, (down, right) in enumerate(by):
+        for row in range(6):
+            for column in range(5):
+                source = min(max(row - down, 0), 5), min(max(column - right, 0), 4)
+                here = shifted.inputs.video_BTHWC[at, :, row, column]
+                assert torch.equal(here, made.inputs.video_BTHWC[at, :, source[0], source[1]])
+                assert shifted.mask_BHW[at, row, column] == made.mask_BHW[at][source]
+
+
+def test_a_dropped_signal_is_at_its_mean_and_the_others_stay() -> None:
+    made = example()
+    dropped = augment.without_signal(made, torch.tensor([False, True, False])).inputs.signal_BSC
+    assert not dropped[1].any()
+    assert torch.equal(dropped[[0, 2]], made.inputs.signal_BSC[[0, 2]])
 
 
 def test_statistics_count_each_training_sample_once(data: Path) -> None:

@@ -19,6 +19,7 @@ from crosswatch.evaluation.classification import classification_metrics
 from crosswatch.models.detector import DetectorFacts
 from crosswatch.records import Block
 from crosswatch.training import checkpoint
+from crosswatch.training.augment import AugmentConfig
 from crosswatch.training.loop import Example, Step, predict, train_epoch
 from crosswatch.training.losses import joint_loss
 from crosswatch.training.optim import OptimConfig
@@ -28,10 +29,10 @@ Rows = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    epochs: int = 4
+    epochs: int = 6
     batch_size: int = 16  # over all workers
     alpha: float = 1.0  # weight of the class loss beside the pixel loss
-    flip_probability: float = 0.5
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     select: Literal["best", "last"] = "best"
@@ -245,8 +246,7 @@ class Learner:
             mine = chunk[self.rank.number :: self.rank.world]
             # Gradients are averaged over workers; a larger share has to weigh more.
             example = self.training.example(mine, len(mine) * self.rank.world / len(chunk))
-            which = random.random(len(mine)) < self.job.train.flip_probability
-            yield example.flipped(torch.from_numpy(which))
+            yield self.job.train.augment.apply(example, random)
 
     def _stepped(self) -> None:
         self.reached.step += 1

@@ -22,17 +22,6 @@ class Example:
     mask_BHW: torch.Tensor | None
     share: float = 1.0
 
-    def flipped(self, which_B: torch.Tensor) -> "Example":
-        """Mirror some windows left to right: every frame and the mask alike."""
-        video, mask = self.inputs.video_BTHWC, self.mask_BHW
-        if video is None or not which_B.any():
-            return self
-        video = torch.where(which_B[:, None, None, None, None], video.flip(3), video)
-        if mask is not None:
-            mask = torch.where(which_B[:, None, None], mask.flip(2), mask)
-        inputs = dataclasses.replace(self.inputs, video_BTHWC=video)
-        return dataclasses.replace(self, inputs=inputs, mask_BHW=mask)
-
 
 LossOf = Callable[[Scores, Example], torch.Tensor]
 

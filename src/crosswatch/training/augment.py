@@ -1,0 +1,78 @@
+"""Changes to training windows that keep their answers true."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from crosswatch.errors import UserError
+from crosswatch.training.loop import Example
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    flip_probability: float = 0.5  # left to right, every frame and the mask
+    shift_px: int = 0  # up to so far in each direction; borders are repeated
+    signal_drop_probability: float = 0.0  # the signal at its mean: the video has to do alone
+
+    def __post_init__(self) -> None:
+        for name in ("flip_probability", "signal_drop_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed 0 to 1")
+        if self.shift_px < 0:
+            raise UserError(f"shift_px is {self.shift_px}; allowed 0 and above")
+
+    def apply(self, example: Example, random: np.random.Generator) -> Example:
+        """Change each window of the mini-batch independently."""
+        count = len(example.class_B)
+        which_B = torch.from_numpy(random.random(count) < self.flip_probability)
+        example = flipped(example, which_B)
+        if self.shift_px:
+            by_B2 = random.integers(-self.shift_px, self.shift_px + 1, (count, 2))
+            example = shifted(example, torch.from_numpy(by_B2))
+        drop_B = torch.from_numpy(random.random(count) < self.signal_drop_probability)
+        return without_signal(example, drop_B)
+
+
+def flipped(example: Example, which_B: torch.Tensor) -> Example:
+    """Mirror some windows left to right."""
+    video, mask = example.inputs.video_BTHWC, example.mask_BHW
+    if video is None or not which_B.any():
+        return example
+    video = torch.where(which_B[:, None, None, None, None], video.flip(3), video)
+    if mask is not None:
+        mask = torch.where(which_B[:, None, None], mask.flip(2), mask)
+    return _with_pictures(example, video, mask)
+
+
+def shifted(example: Example, by_B2: torch.Tensor) -> Example:
+    """Move each window's pictures by (rows, columns); what is uncovered repeats the border."""
+    video, mask = example.inputs.video_BTHWC, example.mask_BHW
+    if video is None:
+        return example
+    height, width = video.shape[2:4]
+    rows_BH = (torch.arange(height) - by_B2[:, :1]).clamp(0, height - 1)
+    columns_BW = (torch.arange(width) - by_B2[:, 1:]).clamp(0, width - 1)
+    window_B = torch.arange(len(video))
+    video = video[window_B[:, None, None], :, rows_BH[:, :, None], columns_BW[:, None, :]]
+    video = video.permute(0, 3, 1, 2, 4).contiguous()
+    if mask is not None:
+        mask = mask[window_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    return _with_pictures(example, video, mask)
+
+
+def without_signal(example: Example, which_B: torch.Tensor) -> Example:
+    """Put some windows' normalised signal to its mean, which is zero."""
+    signal = example.inputs.signal_BSC
+    if signal is None or not which_B.any():
+        return example
+    signal = torch.where(which_B[:, None, None], torch.zeros(()), signal)
+    inputs = dataclasses.replace(example.inputs, signal_BSC=signal)
+    return dataclasses.replace(example, inputs=inputs)
+
+
+def _with_pictures(
+    example: Example, video_BTHWC: torch.Tensor, mask_BHW: torch.Tensor | None
+) -> Example:
+    inputs = dataclasses.replace(example.inputs, video_BTHWC=video_BTHWC)
+    return dataclasses.replace(example, inputs=inputs, mask_BHW=mask_BHW)

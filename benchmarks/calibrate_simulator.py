@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -27,6 +28,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 
+from crosswatch.annotation.propagate import propagate
+from crosswatch.annotation.refine import RefineConfig, box_mask, refine_mask
+from crosswatch.annotation.score import mask_iou
+from crosswatch.records import Event, Keyframe
 from crosswatch.synthetic import BatchTruth, SimulateConfig, batch_id, read_truth, simulate_batch
 
 CALIBRATION_SEED = 1_000
@@ -198,48 +203,48 @@ def offset_error_s(
 
 
 def refinement(
-    frames: NDArray[np.uint8], truth: BatchTruth, notes: dict[str, list[dict[str, object]]]
+    frames: NDArray[np.uint8], truth: BatchTruth, notes: dict[str, list[dict[str, Any]]]
 ) -> tuple[Array, Array]:
-    """IoU with truth, a frame in five: of interpolated boxes and of the same after the filter."""
+    """IoU with truth, a frame in five: of propagated boxes and of the same after the filter."""
     scale = REFINE_PX / frames.shape[1]
+    classes = ("normal", *sorted({event["class"] for event in notes["events"]}))
+    boxes = propagate(truth.control_s, _events(notes), _keyframes(notes, scale), classes)
     box_iou, refined_iou = [], []
-    for event in notes["events"]:
-        keyframes = [
-            k for k in notes["keyframes"] if event["onset_s"] <= k["time_s"] <= event["offset_s"]
-        ]
-        times_s = np.array([k["time_s"] for k in keyframes])
-        boxes = np.array([k["box_xywh_px"] for k in keyframes]) * scale
-        corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-        inside = (truth.control_s >= event["onset_s"]) & (truth.control_s <= event["offset_s"])
-        for index in np.flatnonzero(inside)[::5]:
-            mask = _reduced(truth.masks[index])
-            if not mask.any():
-                continue
-            at_s = truth.control_s[index]
-            box = np.array([np.interp(at_s, times_s, side) for side in corners.T])
-            drawn = _fill(box)
-            small = cv2.resize(frames[index], (REFINE_PX, REFINE_PX), interpolation=cv2.INTER_AREA)
-            grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-            refined = cv2.ximgproc.weightedMedianFilter(grey, drawn, 7, 25.5)
-            box_iou.append(_iou(drawn > 0, mask))
-            refined_iou.append(_iou(refined > 127, mask))
+    for index in np.flatnonzero(boxes.classes)[::5]:
+        mask = _reduced(truth.masks[index].astype(np.float32)) >= 0.5
+        box = boxes.corners[index]
+        if np.isnan(box[0]) or not mask.any():
+            continue
+        true = mask.astype(np.uint8)
+        refined = refine_mask(_reduced(frames[index]), box, RefineConfig())
+        box_iou.append(mask_iou(box_mask(box, REFINE_PX, REFINE_PX), true))
+        refined_iou.append(mask_iou(refined, true))
     return np.array(box_iou), np.array(refined_iou)
 
 
-def _reduced(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    size = (REFINE_PX, REFINE_PX)
-    return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+def _events(notes: dict[str, list[dict[str, Any]]]) -> list[Event]:
+    return [
+        Event(
+            class_name=event["class"],
+            **{key: event[key] for key in ("onset_s", "apex_s", "offset_s")},
+        )
+        for event in notes["events"]
+    ]
 
 
-def _fill(box: Array) -> NDArray[np.uint8]:
-    left, top, right, bottom = np.rint(box).astype(int)
-    drawn = np.zeros((REFINE_PX, REFINE_PX), np.uint8)
-    drawn[top : max(bottom, top + 1), left : max(right, left + 1)] = 255
-    return drawn
+def _keyframes(notes: dict[str, list[dict[str, Any]]], scale: float) -> list[Keyframe]:
+    return [
+        Keyframe(
+            time_s=frame["time_s"],
+            class_name=frame["class"],
+            box_xywh_px=tuple(side * scale for side in frame["box_xywh_px"]),
+        )
+        for frame in notes["keyframes"]
+    ]
 
 
-def _iou(guess: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    return float((guess & truth).sum() / (guess | truth).sum())
+def _reduced(picture: NDArray[Any]) -> NDArray[Any]:
+    return cv2.resize(picture, (REFINE_PX, REFINE_PX), interpolation=cv2.INTER_AREA)
 
 
 def summarise(batches: list[Measured]) -> dict[str, object]:

@@ -27,9 +27,8 @@ from crosswatch.synthetic import SimulateConfig, read_truth, simulate_batch
 EVERY = 12  # frames; the two a second at which windows end
 
 
-def overlaps(config: SimulateConfig, index: int, sync: SyncConfig, folder: Path) -> np.ndarray:
-    """(N, 3): number of the event, IoU of the box, IoU of the refined mask."""
-    simulate_batch(config, index, arrivals=folder / "arrivals", truth=folder / "truth")
+def overlaps(folder: Path, sync: SyncConfig) -> np.ndarray:
+    """(N, 3) of the one batch in `folder`: event's number, IoU of the box, IoU of the mask."""
     (arrival,) = ADAPTERS["arrival"].find(folder / "arrivals").arrivals
     out = folder / "batch"
     out.mkdir()
@@ -58,14 +57,19 @@ def overlaps(config: SimulateConfig, index: int, sync: SyncConfig, folder: Path)
 def measure(batches: int, seed: int) -> dict:
     found, units = [], []
     for index in range(batches):
-        with tempfile.TemporaryDirectory(prefix="crosswatch-refine-") as folder:
-            rows = overlaps(SimulateConfig(seed=seed), index, SyncConfig(), Path(folder))
+        with tempfile.TemporaryDirectory(prefix="crosswatch-refine-") as temporary:
+            folder = Path(temporary)
+            simulate_batch(
+                SimulateConfig(seed=seed),
+                index,
+                arrivals=folder / "arrivals",
+                truth=folder / "truth",
+            )
+            rows = overlaps(folder, SyncConfig())
         found.append(rows)
         units += [f"{index}:{int(event)}" for event in rows[:, 0]]
     _, coarse, fine = np.concatenate(found).T
-    gain = block_bootstrap(
-        units, lambda weight_RN: (weight_RN @ (fine - coarse)) / weight_RN.sum(1)
-    )
+    gain = block_bootstrap(units, lambda drawn: (drawn @ (fine - coarse)) / drawn.sum(1))
     return {
         "benchmark": "refine",
         "batches": batches,

@@ -50,7 +50,7 @@ def retrain(
         )
         claimed.set_caching_options(False)
         with dsl.If(claimed.output == "proceed", name="batches-won"):
-            data = ingest(settings=settings, batches=batches, workspace=workspace)
+            data = ingest(settings=settings, batches=batches, workspace=workspace, run_id=run_id)
             data.set_caching_options(False)
             labels = refine(settings=settings, batches=data.output)
             checkpoint = train(

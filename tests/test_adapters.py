@@ -1,5 +1,6 @@
 """Deliveries: what is accepted, and every fault caused on real files."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import scipy.io
@@ -15,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswatch.data.adapters import ADAPTERS
+from crosswatch.data.adapters import arrival as arrival_module
 from crosswatch.data.adapters.arrival import ArrivalAdapter, safe_path
 from crosswatch.data.adapters.itsc import CLASSES, ItscAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
 from crosswatch.data.sync import SyncConfig
+from crosswatch.data.video import plan_frames
 from crosswatch.errors import BadBatchError, UserError
 
 GIVEN = SyncConfig(estimate="given", camera_lag_s=0.7)
@@ -111,6 +115,13 @@ def in_description(change: Callable[[dict], object]) -> Callable[[Path], None]:
 
 def in_notes(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / "annotations.json", lambda told: change(told) and None)
+
+
+def notes_on_audio(folder: Path) -> None:
+    (folder / "audio.wav").write_bytes(b"RIFF")
+    audio = {"file": "audio.wav", "clock": "recorder", "rate_hz": 16_000.0}
+    in_description(lambda told: told["streams"].update(audio=audio))(folder)
+    in_notes(lambda told: told.update(clock="recorder"))(folder)
 
 
 FAULTS = {
@@ -243,6 +254,23 @@ FAULTS = {
         in_notes(lambda told: told["keyframes"][0].update(box_xywh_px=[1, 1, 0, 4])),
         r"annotations\.json\.keyframes\[0\].*with an area",
     ),
+    "doubled column": (
+        edit_row("signal.csv", 1, "time_s,phase_a,phase_b,phase_c,phase_b"),
+        r"signal\.csv: wrong header: column 'phase_b' is there 2 times; once is allowed",
+    ),
+    "doubled declaration": (
+        in_description(lambda told: told["streams"]["signal"].update(columns=["a", "b", "a"])),
+        r"signal\.columns: a, b, a: a name comes twice",
+    ),
+    "huge number": (
+        in_description(lambda told: told["streams"]["video"].update(rate_hz=10**400)),
+        r"video\.rate_hz: a whole number of 1329 bits is too large",
+    ),
+    "endless number": (
+        edit("batch.json", lambda text: text.replace("10.0", "9" * 5000, 1)),
+        r"batch\.json: is not JSON: Exceeds the limit",
+    ),
+    "notes on the sound's clock": (notes_on_audio, r"no stream has the clock 'recorder'"),
     "foreign clock": (
         in_notes(lambda told: told.update(clock="wall")),
         r"annotations\.json\.clock: no stream has the clock 'wall'",
@@ -287,6 +315,61 @@ def test_a_listed_file_that_is_gone_is_named(delivery: Path) -> None:
     (delivery / "video.mp4").unlink()
     with pytest.raises(BadBatchError, match=r"video\.mp4: is missing though SHA256SUMS lists it"):
         read(delivery)
+
+
+def test_a_fault_of_the_disk_is_no_fault_of_the_batch(delivery: Path, monkeypatch) -> None:
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    (arrival,) = ArrivalAdapter().find(delivery).arrivals
+    monkeypatch.setattr("crosswatch.data.adapters.arrival.sha256_of", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        ArrivalAdapter().read(arrival)
+
+
+def test_sums_that_may_not_be_read_cost_only_their_batch(delivery: Path, monkeypatch) -> None:
+    other = Path(shutil.copytree(delivery, delivery.with_name("batch-2")))
+    real = arrival_module.sha256_of
+
+    def refuse(path: Path) -> str:
+        if path.parent == other:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(arrival_module, "sha256_of", refuse)
+    found = ArrivalAdapter().find(delivery.parent)
+    assert [arrival.id for arrival in found.arrivals] == ["batch-1"]
+    assert "SHA256SUMS: cannot be read: Permission denied" in found.unreadable["batch-2"]
+
+
+@pytest.mark.parametrize("name", ["set.json", "Manifest.json", "scores.json"])
+def test_an_id_that_is_a_files_name_is_refused(original: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(original, tmp_path / name))
+    seal(folder, in_description(lambda told: told.update(id=name)))
+    with pytest.raises(BadBatchError, match="is a name that Crosswatch keeps for itself"):
+        read(folder)
+
+
+def test_a_title_in_a_strange_alphabet_does_not_matter(delivery: Path) -> None:
+    shutil.move(delivery / "video.mp4", delivery / "plain.mp4")
+    with (
+        av.open(str(delivery / "plain.mp4")) as source,
+        av.open(str(delivery / "video.mp4"), "w") as target,
+    ):
+        target.metadata["title"] = "Furnace"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    (delivery / "plain.mp4").unlink()
+    data = (delivery / "video.mp4").read_bytes()
+    assert data.count(b"Furnace") == 1
+    (delivery / "video.mp4").write_bytes(data.replace(b"Furnace", b"\xd6fen \xff1"))
+    write_sums(delivery)
+    raw = read(delivery)
+    assert raw.video is not None
+    assert plan_frames(raw.video, max_bad_share=0.01).times_s.size == 400
 
 
 def test_late_extra_files_are_a_warning(delivery: Path) -> None:

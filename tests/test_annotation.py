@@ -1,13 +1,18 @@
 """From sparse notes to boxes and masks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made import batch
 
+from crosswatch.annotation.labels import open_labels
 from crosswatch.annotation.propagate import interpolate, propagate
 from crosswatch.annotation.refine import RefineConfig, box_mask, refine_mask
 from crosswatch.annotation.score import box_iou, held_out_iou, mask_iou
+from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import UserError
 from crosswatch.records import Event, Keyframe
 
@@ -116,3 +121,22 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         RefineConfig(radius_share=0.9)
     with pytest.raises(UserError, match="iterations is 11"):
         RefineConfig(iterations=11)
+
+
+@pytest.mark.parametrize("video_hz", [10.0, 0.0])
+def test_the_class_of_a_window_does_not_depend_on_its_frames(
+    tmp_path: Path, video_hz: float
+) -> None:
+    made = batch(video_hz=video_hz, events=(event(20, 30), event(44, 50, "burnt")))
+    times_s = made.signal_times if made.frame_times is None else made.frame_times
+    folder = tmp_path / made.id
+    folder.mkdir()
+    boxes = propagate(times_s, made.events, (), CLASSES)
+    np.save(folder / "classes.npy", boxes.classes)
+    labels = open_labels(tmp_path, made)
+    for frames in (0, 4) if video_hz else (0,):
+        windows = WindowConfig(frames=frames, stride=2, signal_s=5.0)
+        table = window_table(made, windows)
+        expected = propagate(table.end_s, made.events, (), CLASSES).classes
+        assert set(expected) == {0, 1, 2}
+        np.testing.assert_array_equal(labels.class_of(table), expected)

@@ -1,5 +1,7 @@
 """A folder with a manifest is whole, whatever happened while it was written."""
 
+import errno
+import math
 import os
 import signal
 import subprocess
@@ -171,3 +173,62 @@ def test_linked_trees_share_their_bytes(tmp_path: Path) -> None:
     (tmp_path / "a" / "sub" / "x").write_text("data")
     artifacts.link_tree(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b" / "sub" / "x").samefile(tmp_path / "a" / "sub" / "x")
+
+
+def test_no_file_says_nan(tmp_path: Path) -> None:
+    value = {"a": math.nan, "b": [1.5, math.inf, {"c": -math.inf}], "d": (None, "NaN")}
+    expected = {"a": None, "b": [1.5, None, {"c": None}], "d": [None, "NaN"]}
+    path = tmp_path / "x.json"
+    artifacts.write_json(path, value)
+    assert artifacts.read_json(path) == expected
+    artifacts.replace_json(path, value)
+    assert artifacts.read_json(path) == expected
+    assert artifacts.create_exclusively(tmp_path / "y.json", value)
+    assert artifacts.read_json(tmp_path / "y.json") == expected
+    with artifacts.create(tmp_path / "out", kind="thing", config=value) as draft:
+        draft.counts["loss"] = math.nan
+    assert "NaN," not in (tmp_path / "out" / artifacts.MANIFEST).read_text()
+    assert artifacts.open_artifact(tmp_path / "out").config == expected
+
+
+def test_one_succeeds_where_links_are_refused(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert artifacts.create_exclusively(tmp_path / "x.json", {"first": True})
+    assert not artifacts.create_exclusively(tmp_path / "x.json", {"first": False})
+    assert artifacts.read_json(tmp_path / "x.json") == {"first": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_foreign_manifest_is_refused_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with artifacts.create(out, kind="thing"):
+        pass
+    values = artifacts.read_json(out / artifacts.MANIFEST)
+    newer = {**values, "schema_version": artifacts.SCHEMA_VERSION + 1, "signature": "x"}
+    artifacts.write_json(out / artifacts.MANIFEST, newer)
+    with pytest.raises(
+        UserError, match=r"schema version 2; this Crosswatch reads up to 1\. Update"
+    ):
+        artifacts.open_artifact(out)
+    for foreign in ([], {"name": "web app"}, {**values, "files": ["a"]}):
+        artifacts.write_json(out / artifacts.MANIFEST, foreign)
+        with pytest.raises(UserError, match="is no manifest of Crosswatch"):
+            artifacts.open_artifact(out)
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
+        artifacts.open_artifact(out / artifacts.MANIFEST)
+
+
+def test_what_another_host_is_writing_is_left_alone(tmp_path: Path, monkeypatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(timeout=30)
+    monkeypatch.setattr(artifacts.socket, "gethostname", lambda: "node-a.plant")
+    mine = artifacts._hidden_beside(tmp_path / "out", "partial")
+    theirs = tmp_path / f".out.{process.pid}@node-b.abc123.partial"
+    dead = tmp_path / f".out.{process.pid}@node-a-plant.abc123.partial"
+    theirs.mkdir()
+    dead.mkdir()
+    artifacts.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {mine, theirs}

@@ -1,14 +1,21 @@
 """What a user can do wrong costs one line and exit code 2; nothing is written."""
 
+import concurrent.futures
+import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from deliveries import deliver
+from made import deliver_with_events, tiny_options
 
-from crosswatch import cli
+from crosswatch import cli, retrain
+from crosswatch.kubeflow import LocalRun
+from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
 
 RUN = [sys.executable, "-m", "crosswatch"]
 
@@ -77,16 +84,27 @@ def test_a_workspace_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert f"--workspace {workspace}: cannot be written: Not a directory" in ended.stderr
 
 
+def test_many_runs_may_try_one_workspace_at_once(tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(retrain._refuse_unwritable, [tmp_path / "workspace"] * 200))
+    assert list((tmp_path / "workspace").iterdir()) == []
+
+
 @pytest.mark.parametrize("is_empty", [True, False], ids=["nothing there", "still arriving"])
 def test_no_batches_is_a_mistake_that_names_what_is_there(tmp_path: Path, is_empty: bool) -> None:
     arrivals = tmp_path / "arrivals"
     arrivals.mkdir()
     if not is_empty:
         (deliver(arrivals) / "SHA256SUMS").unlink()
-    ended = crosswatch("run", "--batches", arrivals, "--workspace", tmp_path / "workspace")
+    workspace = tmp_path / "workspace"
+    ended = crosswatch("run", "--batches", arrivals, "--workspace", workspace, "--json")
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("crosswatch run: claim: ")
+    facts = json.loads(ended.stdout.splitlines()[-1])
+    assert facts["outcome"] == "mistake"
+    assert last == f"crosswatch run: {facts['message']}"
+    assert Path(facts["log"]).is_file()
     assert "Traceback" not in ended.stderr
     assert is_empty or "batch-1" in last
 
@@ -112,3 +130,112 @@ def test_help_needs_no_heavy_import() -> None:
 def test_version() -> None:
     ended = crosswatch("--version")
     assert (ended.returncode, ended.stdout.split()[0]) == (0, "crosswatch")
+
+
+def test_no_arguments_is_the_whole_help(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[0].count("\n") > 20
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with one model of one version, which is champion."""
+    place = RegistryPlace(folder=tmp_path_factory.mktemp("registry") / "workspace")
+    models = ModelRegistry(place)
+    models.client.create_registered_model("furnace")
+    models.client.create_model_version("furnace", source=place.folder.as_uri())
+    models.move("furnace", "1", "Production", action="promoted")
+    return place.folder
+
+
+def test_a_champion_that_leaves_production_leaves_none(workspace: Path) -> None:
+    at = ("--workspace", workspace)
+    ended = crosswatch("promote", "furnace", "--version", "1", "--to", "Archived", *at)
+    assert ended.returncode == 0, ended.stderr
+    told = ["furnace version 1 is in Archived", "furnace has no champion now"]
+    assert ended.stdout.splitlines() == told
+    again = ("--version", "1", "--to", "Production", "--override", "it was good")
+    ended = crosswatch("promote", "furnace", *again, *at)
+    assert ended.stdout.splitlines() == ["furnace version 1 is in Production, champion"]
+
+
+def test_the_history_of_an_unknown_model_names_the_known_ones(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, code in (("furnace", 0), ("furnaces", 2)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["history", name, "--workspace", str(workspace)])
+        assert ended.value.code == code
+    told = capsys.readouterr()
+    assert "version 1" in told.out
+    assert "furnaces: nothing is recorded of such a model; recorded here: furnace" in told.err
+
+
+def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path) -> None:
+    deliver_with_events(tmp_path / "arrivals")
+    command = [*RUN, "run", "--batches", str(tmp_path / "arrivals")]
+    command += ["--workspace", str(tmp_path / "workspace"), *tiny_options()]
+    command += ["--set", "train.epochs=100000"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    told = iter(run.stderr.readline, "")
+    assert any(line.startswith("refine ") for line in told), "ended before it trained"
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert len(children) >= 2  # the driver and the task that trains
+    run.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(children, timeout=20)
+    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert run.wait(timeout=20) == 130
+    assert "stopped" in run.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("claimed", "outcome", "batches"),
+    [
+        ("already done: batch-1, batch-2", "already done", ["batch-1", "batch-2"]),
+        ("batch-1: in the hands of run r (process 3 on h)", "busy", ["batch-1"]),
+    ],
+)
+def test_nothing_to_do_is_one_word_and_keeps_what_is_quarantined(
+    tmp_path: Path, claimed: str, outcome: str, batches: list[str]
+) -> None:
+    run = LocalRun(log=tmp_path / "log", outcomes={"claim": claimed})
+    run.note({"event": "quarantined", "batch": "batch-3", "reason": "video.mp4 is empty"})
+    closing = retrain._closing(run, tmp_path)
+    assert (closing.facts["outcome"], closing.facts["message"]) == (outcome, claimed)
+    assert closing.facts["batches"] == batches
+    assert closing.facts["quarantined"] == {"batch-3": "video.mp4 is empty"}
+    assert ("quarantined", "batch-3: video.mp4 is empty") in closing.lines
+
+
+def test_a_run_that_was_killed_ends_with_its_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = LocalRun(log=tmp_path / "log", returncode=1, unfinished=["train"])
+    assert retrain._say_what_failed(run, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "outcome": "failed",
+        "message": "train ended without a word (killed?)",
+        "log": str(tmp_path / "log"),
+    }
+
+
+def test_the_command_for_mlflow_names_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = "sqlite:////some where/mlflow.db"
+    assert retrain._interface(uri) == f"mlflow ui --backend-store-uri '{uri}'"
+    assert retrain._interface("http://mlflow:5000") == "http://mlflow:5000"
+    for name, offered in (("workspace", True), ("elsewhere", False)):
+        assert any("make ui" in text for _, text in retrain._next(Path(name))) == offered
+
+
+def test_an_undefined_number_is_printed_as_such() -> None:
+    assert [retrain._number(value) for value in (None, 0.5)] == ["undefined", "0.5000"]

@@ -60,7 +60,7 @@ def test_a_batch_opens_as_memory_maps_on_one_clock(delivery: Path, tmp_path: Pat
     np.testing.assert_allclose(batch.signal_times, np.arange(80) / 2)
     assert (batch.video_rate_hz, batch.signal_rate_hz) == (RATE_HZ, 2.0)
     assert batch.segments == (pytest.approx((0.7, 39.5)),)
-    assert batch.sync["passed"] is True
+    assert "passed" not in batch.sync  # one that fails is quarantined: it would always be true
     assert summary.warnings == ()
     assert summary.counts["frames"] == 400
 

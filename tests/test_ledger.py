@@ -75,6 +75,15 @@ def test_a_claim_whose_process_is_gone_is_taken_over_at_once(ledger: Ledger) -> 
     assert take(ledger, "second").generation == 2
 
 
+def test_a_clock_that_is_set_does_not_free_a_live_claim(ledger: Ledger, monkeypatch) -> None:
+    assert take(ledger) is not None
+    begun = ledger_module._started(os.getpid())
+    monkeypatch.setattr(ledger_module, "_started", lambda pid: begun + 5.0)
+    assert take(ledger, "second") is None
+    monkeypatch.setattr(ledger_module, "_started", lambda pid: begun + 500.0)  # its number, reused
+    assert take(ledger, "second").generation == 2
+
+
 def test_a_claim_without_a_process_holds_until_its_lease_ends(ledger: Ledger, monkeypatch) -> None:
     assert take(ledger, owner_pid=None) is not None
     assert take(ledger, "second") is None

@@ -1,7 +1,6 @@
 """Metrics against the published code and scikit-learn, and what an interval promises."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -245,17 +244,6 @@ def test_pairing_sees_a_difference_that_two_intervals_hide():
     assert difference.excludes_zero
     assert difference.estimate == pytest.approx(one.estimate - other.estimate)
     assert not paired_difference(unit, first, first).excludes_zero
-
-
-def test_a_thousand_resamples_of_600_instants_take_well_under_3_s():
-    unit, labels, score = blocks(np.random.default_rng(2))
-    masks = np.random.default_rng(2).integers(0, 2, (2, 600, 16, 16))
-    statistics = classification_statistics(labels, binary(score))
-    statistics |= segmentation_statistics(pixel_confusion(*masks, classes=2))
-    started = time.process_time()
-    for statistic in statistics.values():
-        block_bootstrap(unit, statistic)
-    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

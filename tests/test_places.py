@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from crosswatch import experiment, kubeflow, stages
-from crosswatch.cli import crosswatch
+from crosswatch.cli import ROLES, crosswatch
 from crosswatch.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +57,10 @@ def test_every_stage_is_in_the_help() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_s_signature_is_its_command_line(name: str) -> None:
     text = CliRunner().invoke(crosswatch, [name, "--help"]).output
-    for flag in stages.paths_of(name):
-        assert f"--{flag} DIR" in text
+    for flag, optional in stages.paths_of(name).items():
+        (line,) = re.findall(rf"--{flag} DIR +(.*)", text)
+        assert line.split()[:4] == ROLES[flag].split()[:4]
+        assert optional or f"{ROLES[flag]} [required]" in " ".join(text.split())
     assert STAGES[name].example.split(" --")[0] in text
     fields = {field.name: field.type for field in dataclasses.fields(experiment.Experiment)}
     for section, cls in stages.sections_of(name).items():
@@ -105,10 +108,14 @@ def test_the_shipped_pipeline_is_what_the_source_compiles_to(tmp_path: Path) -> 
 
 
 def test_nothing_is_cached_that_reads_what_a_cache_key_cannot_see() -> None:
-    for component in shipped()["components"].values():
-        for name, task in component.get("dag", {}).get("tasks", {}).items():
-            if name in {"claim", "ingest", "train", "register"}:
-                assert not task.get("cachingOptions", {}).get("enableCache", False), name
+    bodies = [shipped()["root"], *shipped()["components"].values()]
+    cached = {
+        name: task.get("cachingOptions", {}).get("enableCache", False)
+        for body in bodies
+        for name, task in body.get("dag", {}).get("tasks", {}).items()
+    }
+    reads_workspace = ("claim", "ingest", "train", "register", "summary")
+    assert {name: cached[name] for name in reads_workspace} == dict.fromkeys(reads_workspace, False)
 
 
 def test_params_yaml_resolves() -> None:

@@ -111,9 +111,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> RegistryPlace:
         digest = f"checkpoint-{number}"
         models.tag("m", str(number), {
             GATE: config.to_json(GATE_F1), "checkpoint_digest": digest,
-            "evaluation_set_digest": SET, "evaluation_set_version": 1,
+            "evaluation_set_digest": SET, "evaluation_set_version": 1, "labels_digest": "l",
         })  # fmt: skip
-        kept = place.predictions(SET, digest)
+        kept = place.predictions(SET, "l", digest)
         kept.parent.mkdir(parents=True, exist_ok=True)
         predictions(hits, seed=number).save(kept)
     return place
@@ -178,9 +178,9 @@ def test_versions_scored_on_different_sets_are_not_compared(place: RegistryPlace
     models.client.create_model_version("m", source="file:///nowhere/4")
     models.tag("m", "4", {
         GATE: config.to_json(GATE_F1), "checkpoint_digest": "checkpoint-4",
-        "evaluation_set_digest": "f" * 64, "evaluation_set_version": 2,
+        "evaluation_set_digest": "f" * 64, "evaluation_set_version": 2, "labels_digest": "l",
     })  # fmt: skip
-    kept = place.predictions("f" * 64, "checkpoint-4")
+    kept = place.predictions("f" * 64, "l", "checkpoint-4")
     kept.parent.mkdir(parents=True)
     predictions(0.99).save(kept)
     with pytest.raises(UserError, match="has not been scored on evaluation set 2"):

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosswatch.config import build
+from crosswatch.errors import UserError
 from crosswatch.synthetic import SimulateConfig, batch_id, read_truth, simulate_batch
 from crosswatch.synthetic.clocks import deliver_frames
 from crosswatch.synthetic.current import run_arc
@@ -204,6 +206,23 @@ def test_events_that_do_not_fit_are_refused_with_the_numbers() -> None:
 def test_an_odd_frame_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frame_px is 65; it must be even"):
         simulate(replace(SMALL, frame_px=65), 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batches": 0}, "simulate: batches is 0; at least 1"),
+        ({"minutes": 0}, "minutes is 0; it has to be above 0"),
+        ({"keyframe_every_s": 0}, "keyframe_every_s is 0; it has to be above 0"),
+        ({"events_min": 5, "events_max": 4}, "events_min is 5 and events_max 4"),
+        ({"dropped_share": 1.5}, "dropped_share is 1.5; expected 0..1"),
+        ({"abnormal_share_min": 0.5}, "abnormal_share_min is 0.5 and abnormal_share_max 0.3"),
+        ({"note_error_s": -1}, "note_error_s is -1; it has to be 0 or above"),
+    ],
+)
+def test_a_plant_that_cannot_be_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(SimulateConfig, values, where="simulate")
 
 
 def test_an_anomaly_lowers_the_current_late_and_a_distractor_never_does() -> None:

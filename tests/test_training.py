@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -311,3 +314,62 @@ def test_a_detector_reloads_to_the_same_scores_and_foreign_weights_are_refused(
     artifacts.write_json(wrong / "detector.json", {**config.plain(facts), "notes": {}})
     with pytest.raises(UserError, match=r"does not fit detector.json: size mismatch"):
         load_detector(wrong)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_the_undisturbed_run(
+    data: Path, tmp_path: Path
+) -> None:
+    """Ray Train starts the group again, behind the last checkpoint."""
+    settings = ("train.workers=2", "train.epochs=8")
+    train(data, tmp_path / "whole", *settings)
+    kept = tmp_path / "kept"
+    killer = threading.Thread(target=kill_a_worker_behind_an_epoch, args=(kept,))
+    killer.start()
+    train(data, tmp_path / "disturbed", *settings, checkpoints=kept)
+    killer.join(timeout=60)
+    assert not killer.is_alive()
+    history = artifacts.read_json(tmp_path / "disturbed" / "curves.json")
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert largest_difference(tmp_path / "whole", tmp_path / "disturbed") == 0
+
+
+def kill_a_worker_behind_an_epoch(kept: Path) -> None:
+    ends = time.monotonic() + 120
+    while time.monotonic() < ends:
+        if list(kept.glob("*/epoch-*/manifest.json")):
+            mine = psutil.Process().children(recursive=True)
+            workers = [process for process in mine if "RayTrainWorker" in process.name()]
+            workers = workers or [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
+            workers[0].kill()
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("workers", [1, None])
+def test_trains_on_a_gpu(data: Path, tmp_path: Path, workers: int | None) -> None:
+    train(data, tmp_path / "out", f"train.workers={workers or 'null'}")
+    assert load_detector(tmp_path / "out")
+
+
+def test_selection_survives_scores_that_are_undefined(data: Path) -> None:
+    made = learner.Learner(job(data, stages_train_facts(data)), learner.Alone())
+    chosen = []
+    for epoch, score in enumerate((float("nan"), 0.2, float("nan"), 0.1, 0.3), start=1):
+        made.reached.epoch = epoch
+        made._select(score)
+        chosen.append(made.reached.best_epoch)
+    assert chosen == [1, 2, 2, 2, 5]
+
+
+def test_selecting_the_best_epoch_needs_validation_windows(data: Path, tmp_path: Path) -> None:
+    settings = ("split.by=batch", "split.evaluation=[other]")
+    deliver_with_events(tmp_path / "arrivals", name="batch-1")
+    deliver_with_events(tmp_path / "arrivals", name="other", seed=5)
+    run("ingest", *settings, arrivals=tmp_path / "arrivals", out=tmp_path / "batches", known=None)
+    run("refine", *settings, batches=tmp_path / "batches", out=tmp_path / "labels")
+    paths = {"batches": tmp_path / "batches", "labels": tmp_path / "labels"}
+    with pytest.raises(UserError, match=r"picks the epoch by validation windows.*select=last"):
+        run("train", *settings, **paths, out=tmp_path / "out", checkpoints=None)

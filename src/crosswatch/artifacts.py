@@ -6,11 +6,15 @@ temporary name, and takes the target's name when its manifest stands.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
+import socket
 import stat
 import tempfile
 import uuid
@@ -25,6 +29,7 @@ from crosswatch.errors import UserError
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ def create(
         draft.parents.update(parents or {})
         yield draft
         manifest = _describe(draft, kind=kind, config=config or {})
-        _write_synced(temporary / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1))
+        _write_synced(temporary / MANIFEST, _as_json(dataclasses.asdict(manifest)))
         _take_name(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -98,18 +103,19 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
     """Read an artifact's manifest and hold every file against its size and hash.
 
     Raises:
-        UserError: there is no artifact, it is of another kind, or a file was changed or lost.
+        UserError: there is no artifact, it is of another kind or of a newer schema, or a file was
+            changed or lost.
     """
     try:
         values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
             f"{path}: holds no {MANIFEST}, so it is not a finished artifact. "
             "Run the stage that makes it."
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path / MANIFEST}: is damaged: {error}. Run the stage again.") from error
-    manifest = Manifest(**{**values, "warnings": tuple(values["warnings"])})
+    manifest = _understood(values, path / MANIFEST)
     if kind is not None and manifest.kind != kind:
         raise UserError(f"{path}: is a {manifest.kind} artifact; a {kind} artifact is needed here.")
     if verify:
@@ -119,10 +125,11 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what processes that are gone left half-written of artifacts directly in a folder."""
+    """Remove what processes of this host that are gone left half-written directly in a folder."""
     for suffix in ("partial", "old"):
-        for left in folder.glob(f".{name}.*.{suffix}"):
-            if not psutil.pid_exists(int(left.name.split(".")[-3])):
+        for left in folder.glob(f".{name}.*@{_host()}.*.{suffix}"):
+            pid = left.name.split(".")[-3].partition("@")[0]
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
 
@@ -142,26 +149,33 @@ def link_tree(source: Path, target: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_as_json(value), encoding="utf-8")
 
 
 def replace_json(path: Path, value: Any) -> None:
     """Write a JSON file so that readers see the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _write_synced(temporary, json.dumps(value, indent=1) + "\n")
+    _write_synced(temporary, _as_json(value))
     temporary.replace(path)
 
 
 def create_exclusively(path: Path, value: Any) -> bool:
-    """Write a JSON file that must not exist yet; of many that try, exactly one succeeds."""
+    """Write a JSON file that must not exist yet; of many that try, exactly one succeeds.
+
+    Where the file system refuses links, a reader may for an instant find the file empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    _write_synced(temporary, json.dumps(value, indent=1) + "\n")
+    _write_synced(temporary, _as_json(value))
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _create_without_link(path, _as_json(value))
     finally:
         temporary.unlink()
     return True
@@ -205,8 +219,61 @@ def _temporary_beside(out: Path) -> Path:
 
 
 def _hidden_beside(out: Path, suffix: str) -> Path:
-    prefix = f".{out.name}.{os.getpid()}."
+    prefix = f".{out.name}.{os.getpid()}@{_host()}."
     return Path(tempfile.mkdtemp(prefix=prefix, suffix=f".{suffix}", dir=out.parent))
+
+
+def _host() -> str:
+    """This host's name without a dot or a wildcard: process numbers mean nothing on another."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _create_without_link(path: Path, text: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return True
+
+
+def _understood(values: Any, path: Path) -> Manifest:
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: has schema version {version}; this Crosswatch reads up to {SCHEMA_VERSION}. "
+            "Update Crosswatch, or run the stage again."
+        )
+    fields = {field.name for field in dataclasses.fields(Manifest)}
+    if not isinstance(values, dict) or set(values) != fields or not _lists_files(values["files"]):
+        raise UserError(
+            f"{path}: is no manifest of Crosswatch. Name the folder of a finished artifact."
+        )
+    return Manifest(**{**values, "warnings": tuple(values["warnings"])})
+
+
+def _lists_files(files: Any) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in files.values()
+    )
 
 
 def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:

@@ -1,5 +1,6 @@
 """The command line. A stage's signature is its command: a Path is a flag, the rest are sections."""
 
+import functools
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,12 +11,25 @@ import click
 
 from crosswatch import __version__
 from crosswatch.errors import UserError
+from crosswatch.progress import FAILURE, MISTAKE
 from crosswatch.stages import STAGES
 
 if TYPE_CHECKING:
     from crosswatch.tracking.registry import RegistryPlace, StageName
 
-EXIT_MISTAKE, EXIT_QUARANTINE, EXIT_FAILURE = 2, 3, 1
+ROLES = {
+    "arrivals": "Deliveries of the plant, one folder a batch.",
+    "known": "Library of batches ingested before; new ones are added.",
+    "batches": "Batch set that ingest wrote.",
+    "labels": "Labels that refine wrote.",
+    "checkpoint": "Detector that train wrote.",
+    "checkpoints": "Where a training that is cut off leaves its epochs.",
+    "evaluation": "Scores and metrics that evaluate wrote.",
+    "registry": "Where MLflow's database and the history lie.",
+    "out": "Where to write; an artifact of before is replaced.",
+    "truth": "Where to write what really happened [default: truth beside --out].",
+}
+"""What a stage's directory is, by the name of its parameter."""
 
 
 class Commands(click.Group):
@@ -47,10 +61,21 @@ class Commands(click.Group):
             formatter.write_dl([(name, stage.summary) for name, stage in STAGES.items()])
 
 
-def configuration_options(command: click.Command) -> click.Command:
+class Configured(click.Command):
+    """A command with settings; their options import what they need when it is called."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, helping = super().get_params(ctx)
+        return [*own, *configuration_options(), helping]
+
+
+@functools.cache
+def configuration_options() -> list[click.Option]:
     """--recipe, --config, --set and --show-config: the one mechanism for settings."""
-    command.params += [
-        click.Option(["--recipe"], default="fmformer-furnace", show_default=True,
+    from crosswatch.experiment import DEFAULT_RECIPE
+
+    return [
+        click.Option(["--recipe"], default=DEFAULT_RECIPE, show_default=True,
                      help="Packaged recipe to start from."),
         click.Option(["--config", "config_file"], type=_path(), metavar="FILE",
                      help="YAML over the recipe."),
@@ -59,7 +84,6 @@ def configuration_options(command: click.Command) -> click.Command:
         click.Option(["--show-config"], is_flag=True,
                      help="Print the resolved configuration and stop."),
     ]  # fmt: skip
-    return command
 
 
 def _path() -> click.Path:
@@ -89,19 +113,21 @@ def _stage_command(name: str) -> click.Command:
             stages.run(name, values=config.plain(resolved), paths=given)
 
     flags = [
-        click.Option([f"--{flag}"], type=_path(), metavar="DIR", help="" if optional else "needed")
+        click.Option([f"--{flag}"], type=_path(), metavar="DIR",
+                     help=ROLES[flag] + ("" if optional else "  [required]"))
         for flag, optional in paths.items()
-    ]
+    ]  # fmt: skip
     doc = (stages.function_of(name).__doc__ or "").strip()
     text = f"{STAGES[name].summary}\n\n{doc}\n\n\b\nExample:\n  {STAGES[name].example}"
-    return configuration_options(click.Command(name, params=list(flags), callback=call, help=text))
+    return Configured(name, params=list(flags), callback=call, help=text)
 
 
 @click.command(
+    cls=Configured,
     epilog="\b\nExamples:\n"
     "  crosswatch run --batches arrivals --workspace workspace\n"
     "  crosswatch run --batches arrivals --workspace workspace --set train.epochs=8\n"
-    "  crosswatch run --recipe itsc --batches DIR --workspace workspace --json"
+    "  crosswatch run --recipe itsc --batches DIR --workspace workspace --json",
 )
 @click.option("--batches", type=_path(), metavar="SRC", help="Deliveries of the plant.")
 @click.option("--workspace", type=_path(), metavar="DIR", help="Known batches, claims, registry.")
@@ -134,7 +160,10 @@ def run(
     sys.exit(retrain_here(batches, workspace, recipe=recipe, overrides=over, **options))
 
 
-@click.command(epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json")
+@click.command(
+    cls=Configured,
+    epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json",
+)
 @click.option("--batches", type=_path(), required=True, metavar="SRC", help="Deliveries.")
 @click.option("--out", type=_path(), metavar="DIR", help="Keep every fold's artifacts here.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")
@@ -185,9 +214,13 @@ def _place(workspace: Path, tracking_uri: str | None) -> "RegistryPlace":
 def promote(name: str, version: str, to: "StageName", override: str | None, **place: Any) -> None:
     """Move a model version by hand, through the same gate."""
     from crosswatch.tracking import manual
+    from crosswatch.tracking.registry import ModelRegistry
 
-    manual.promote(_place(**place), name, version, to, override=override)
+    registry = _place(**place)
+    manual.promote(registry, name, version, to, override=override)
     click.echo(f"{name} version {version} is in {to}" + (", champion" * (to == "Production")))
+    if ModelRegistry(registry).champion(name) is None:
+        click.echo(f"{name} has no champion now")
 
 
 @click.command(epilog="\b\nExample:\n  crosswatch rollback fmformer-furnace")
@@ -202,15 +235,20 @@ def rollback(name: str, **place: Any) -> None:
 @click.command(epilog="\b\nExample:\n  crosswatch history fmformer-furnace")
 def history(name: str, **place: Any) -> None:
     """What was promoted, refused and rolled back, and why."""
-    for entry in _place(**place).history.entries(name):
+    kept = _place(**place).history
+    entries = kept.entries(name)
+    if not entries:
+        known = ", ".join(sorted(path.name for path in kept.folder.glob("*/"))) or "none"
+        raise UserError(f"{name}: nothing is recorded of such a model; recorded here: {known}")
+    for entry in entries:
         verdict = entry.get("verdict") or {}
         why = entry.get("override") or "; ".join(verdict.get("reasons", ()))
         click.echo(f"{entry['at']}  version {entry['version']:<4} {entry['action']:<16} {why}")
 
 
 COMMANDS: dict[str, click.Command] = {
-    "run": configuration_options(run),
-    "crossvalidate": configuration_options(crossvalidate),
+    "run": run,
+    "crossvalidate": crossvalidate,
     "promote": registry_options(promote),
     "rollback": registry_options(rollback),
     "history": registry_options(history),
@@ -237,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _guarded(arguments: list[str]) -> int:
     """One line and 2 for a user's mistake, the traceback and 1 for everything else."""
     try:
-        crosswatch.main(arguments, standalone_mode=False)
+        crosswatch.main(arguments or ["--help"], standalone_mode=False)
     except SystemExit as ended:
         return int(ended.code or 0)
     except (UserError, click.UsageError) as error:
@@ -245,11 +283,11 @@ def _guarded(arguments: list[str]) -> int:
         known = arguments[:1] if arguments and arguments[0] in (*COMMANDS, *STAGES) else []
         line = " ".join(text.split())
         click.echo(f"{' '.join(['crosswatch', *known])}: {line}", err=True)
-        return EXIT_MISTAKE
+        return MISTAKE
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
     except Exception:
         traceback.print_exc()
-        return EXIT_FAILURE
+        return FAILURE
     return 0

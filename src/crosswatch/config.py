@@ -1,8 +1,7 @@
 """YAML to frozen dataclasses: strict about names and types, with dotted overrides.
 
 A section of the configuration is a frozen dataclass. Its fields may be scalars, ``Literal``
-choices, optional values, tuples of one type, other sections, or a union of sections told apart
-by a ``name`` field.
+choices, optional values, tuples of one type, or other sections.
 """
 
 import dataclasses
@@ -153,7 +152,13 @@ def _tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(
+                f"{where}: a whole number of {value.bit_length()} bits is too large; "
+                "numbers go up to 1.8e308."
+            ) from error
     if type(value) is kind:
         return value
     hint = ""

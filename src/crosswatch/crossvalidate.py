@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,10 @@ def crossvalidate_here(
     ):
         facts = crossvalidate(batches, out or Path(temporary), experiment)
     for fold in facts["folds"]:
-        named = ", ".join(f"{name} {value:.4f}" for name, value in fold["metrics"].items())
+        named = ", ".join(f"{name} {_number(value)}" for name, value in fold["metrics"].items())
         sys.stdout.write(f"fold {fold['evaluation']}: {named}\n")
     for name, i in facts["intervals"].items():
-        text = f"{i['estimate']:.4f}  [{i['low']:.4f}, {i['high']:.4f}]"
+        text = f"{_number(i['estimate'])}  [{_number(i['low'])}, {_number(i['high'])}]"
         sys.stdout.write(f"all folds  {name:<18} {text}\n")
     if as_json:
         sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")
@@ -54,23 +56,41 @@ def crossvalidate(batches: Path, out: Path, experiment: Experiment) -> dict[str,
     pooled = measure(_together([predictions for _, _, predictions in found]), experiment.evaluate)
     facts = {
         "folds": folds,
-        "metrics": {
-            name: float(np.mean([metrics[name] for _, metrics, _ in found])) for name in found[0][1]
+        "metrics": _over_folds(folds, np.mean, least=1),
+        "deviation": _over_folds(folds, lambda values: np.std(values, ddof=1), least=2),
+        "intervals": {
+            name: {key: _defined(value) for key, value in dataclasses.asdict(i).items()}
+            for name, i in pooled.items()
         },
-        "deviation": {
-            name: float(np.std([metrics[name] for _, metrics, _ in found], ddof=1))
-            for name in found[0][1]
-        },
-        "intervals": {name: dataclasses.asdict(i) for name, i in pooled.items()},
         "config": config.plain(experiment),
     }
     write_json(out / "crossvalidation.json", facts)
     return facts
 
 
+def _over_folds(
+    folds: Sequence[dict[str, Any]], of: Callable[[list[float]], Any], *, least: int
+) -> dict[str, float | None]:
+    """Each metric over the folds that define it; None if they are fewer than `least`."""
+    found: dict[str, float | None] = {}
+    for name in folds[0]["metrics"]:
+        values = [fold["metrics"][name] for fold in folds if fold["metrics"][name] is not None]
+        found[name] = float(of(values)) if len(values) >= least else None
+    return found
+
+
+def _defined(value: float) -> float | None:
+    """None for an undefined number: JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
 def _fold(
     batches: Path, out: Path, experiment: Experiment, ids: list[str], number: int
-) -> tuple[str, dict[str, float], Predictions]:
+) -> tuple[str, dict[str, float | None], Predictions]:
     """Train without batch `number` and score it; where selection needs one, the batch before
     it validates."""
     name = ids[number]

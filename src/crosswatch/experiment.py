@@ -15,6 +15,7 @@ from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.models import ModelConfig
+from crosswatch.records import InputShape
 from crosswatch.synthetic.plant import SimulateConfig
 from crosswatch.tracking.lineage import LineageConfig
 from crosswatch.tracking.promotion import RegisterConfig
@@ -36,6 +37,35 @@ class Experiment:
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     register: RegisterConfig = dataclasses.field(default_factory=RegisterConfig)
     lineage: LineageConfig = dataclasses.field(default_factory=LineageConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail after hours."""
+        self.model.refuse_shape(
+            InputShape(
+                frames=self.windows.frames,
+                frame_px=self.ingest.frame_px,
+                signal_samples=1 if self.windows.signal_s else 0,
+                classes=len(self.ingest.classes),
+            )
+        )
+        if not self.model.class_head:
+            raise UserError("model.class_head is false; selection and the gate need it")
+        for key, metric in (
+            ("train.metric", self.train.metric),
+            ("register.primary", self.register.primary),
+        ):
+            self._refuse_undefined(key, metric)
+
+    def _refuse_undefined(self, key: str, metric: str) -> None:
+        is_binary = len(self.ingest.classes) == 2
+        known = {"accuracy", "balanced_accuracy"}
+        known |= {"f1", "auc", "ap"} if is_binary else {"macro_f1"}
+        known |= {"miou"} if self.model.pixel_head and self.evaluate.pool == "window" else set()
+        if metric not in known:
+            raise UserError(
+                f"{key} is {metric}, which is not defined for {len(self.ingest.classes)} classes "
+                f"and these heads; allowed: {', '.join(sorted(known))}"
+            )
 
 
 def recipes() -> tuple[str, ...]:

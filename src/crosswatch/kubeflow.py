@@ -1,5 +1,6 @@
 """Everything that imports kfp inside the package: run the shipped pipeline on this machine."""
 
+import contextlib
 import dataclasses
 import importlib.resources
 import json
@@ -7,12 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from crosswatch import progress
 from crosswatch.stages.control import OWNER_PID
+
+PATIENCE_S = 10.0  # between asking the tasks to end and ending them
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,6 +29,7 @@ class LocalRun:
     artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
     outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    quarantined: dict[str, str] = dataclasses.field(default_factory=dict)  # before this run
     failure: dict[str, Any] | None = None
     stage: str = ""  # the one that began last
     unfinished: list[str] = dataclasses.field(default_factory=list)
@@ -40,6 +46,8 @@ class LocalRun:
         elif kind == "end":
             self.seconds[event["stage"]] = event["seconds"]
             self.unfinished.remove(event["stage"])
+        elif kind == "quarantined":
+            self.quarantined[event["batch"]] = event["reason"]
         elif kind == "failed":
             self.failure = dict(event)
 
@@ -68,21 +76,56 @@ def run_local(
     run = LocalRun(log=log)
     log.parent.mkdir(parents=True, exist_ok=True)
     told = json.dumps({"pipeline": pipeline, "root": str(workspace / "pipeline"), **arguments})
-    with progress.shown(_Recording(run, progress.view())), log.open("wb") as stream:
+    with (
+        progress.shown(_Recording(run, progress.view())),
+        log.open("wb") as stream,
+        _interrupted_by(signal.SIGTERM, signal.SIGHUP),
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", "crosswatch.kubeflow"],
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # the driver and its tasks are one group, and end together
         )
         try:
             process.communicate(told.encode())
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
+        except BaseException:
+            _end(process)
             raise
         run.returncode = process.returncode
     return run
+
+
+@contextlib.contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """A request to end arrives as Ctrl-C does, unless it is ignored (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the driver and its tasks to end; end those that do not."""
+    group, until = process.pid, time.monotonic() + PATIENCE_S
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+            while time.monotonic() < until:
+                process.poll()
+                os.killpg(group, 0)
+                time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        process.wait()
 
 
 def shipped(pipeline: str) -> Path:

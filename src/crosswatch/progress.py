@@ -14,8 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILURE, MISTAKE = 1, 2  # exit codes, also the `code` of a "failed" event
 EVENTS = "CROSSWATCH_EVENTS"
 _EVERY_S = 0.2
 
@@ -108,7 +112,7 @@ def _follow(path: Path, show: Callable[[dict[str, Any]], None], done: threading.
         while True:
             line += stream.readline()
             if line.endswith("\n"):
-                show(json.loads(line))
+                _show_one(line, show)
                 line = ""
             elif last_look:
                 return
@@ -118,31 +122,51 @@ def _follow(path: Path, show: Callable[[dict[str, Any]], None], done: threading.
                 done.wait(_EVERY_S)
 
 
+def _show_one(line: str, show: Callable[[dict[str, Any]], None]) -> None:
+    """An event that cannot be drawn costs that event alone, never those behind it."""
+    try:
+        show(json.loads(line))
+    except Exception as error:
+        sys.stderr.write(f"an event was not shown ({error!r}): {line}")
+
+
 class PlainView:
     """A line every few seconds, for logs and pipes."""
 
     def __init__(self, every_s: float = 5.0) -> None:
         self._every_s = every_s
         self._stage = ""
+        self._is_open = False
         self._outcome = ""
         self._last = 0.0
 
     def show(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "begin":
+            self._abandon()
             self._stage, self._outcome, self._last = event["stage"], "", time.monotonic()
+            self._is_open = True
         elif kind == "outcome":
             self._outcome = event["text"]
         elif kind == "warning":
             self._say(f"warning: {event['text']}")
         elif kind == "end":
+            self._is_open = False
             self._say(f"done in {event['seconds']:.1f} s  {self._outcome}".rstrip())
+        elif kind == "failed":
+            self._abandon()
         elif kind == "progress" and time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
             self._say(f"{event['what']} {event['done']}/{event['total']}")
 
     def close(self) -> None:
         pass
+
+    def _abandon(self) -> None:
+        """A stage that had not ended when the next began has failed."""
+        if self._is_open:
+            self._is_open = False
+            self._say("failed")
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{self._stage:<9} {text}\n")
@@ -152,15 +176,19 @@ class PlainView:
 class LiveView:
     """One line a stage on a terminal: bar, time and outcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: "Console | None" = None) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+        # Texts of events are never markup: "[x, y]" would vanish and "[/x]" end the view.
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[failed]}", style="red"),
+            console=console or Console(stderr=True),
         )
         self._bars.start()
         self._task: Any = None
@@ -171,9 +199,11 @@ class LiveView:
         if kind == "begin":
             self._abandon()
             self._outcome = ""
-            self._task = self._bars.add_task(event["stage"], total=None, note="")
+            self._task = self._bars.add_task(event["stage"], total=None, note="", failed="")
         elif kind == "warning":
-            self._bars.console.print(f"[yellow]warning[/]: {event['text']}", highlight=False)
+            from rich.text import Text
+
+            self._bars.console.print(Text.assemble(("warning", "yellow"), f": {event['text']}"))
         elif self._task is None:
             return
         elif kind == "outcome":
@@ -195,7 +225,7 @@ class LiveView:
     def _abandon(self) -> None:
         """A stage that never said that it ended has failed."""
         if self._task is not None:
-            self._bars.update(self._task, note="[red]failed[/]")
+            self._bars.update(self._task, failed="failed")
             self._bars.stop_task(self._task)
             self._task = None
 

@@ -3,7 +3,9 @@
 import dataclasses
 import datetime
 import json
+import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 from crosswatch import artifacts, kubeflow
 from crosswatch.data.batches import SET_INDEX
 from crosswatch.errors import UserError
+from crosswatch.progress import FAILURE, MISTAKE
 
-DONE, FAILURE, MISTAKE, QUARANTINE = 0, 1, 2, 3
+DONE, QUARANTINE = 0, 3
+ALREADY_DONE, BUSY = "already done", "busy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,20 +59,17 @@ def retrain_here(
     )
     for folder in (workspace / "pipeline").glob("*/*/"):
         artifacts.sweep(folder)
-    code = _refused_or_failed(run)
-    if code:
-        return code
+    if run.returncode != 0 or run.failure is not None:
+        return _say_what_failed(run, as_json=as_json)
     closing = _closing(run, workspace)
     _print(closing, as_json=as_json)
     return QUARANTINE if closing.facts["quarantined"] else DONE
 
 
 def _refuse_unwritable(workspace: Path) -> None:
-    probe = workspace / ".writable"
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=workspace).close()
     except OSError as error:
         raise UserError(
             f"--workspace {workspace}: cannot be written: {error.strerror}. "
@@ -76,17 +77,19 @@ def _refuse_unwritable(workspace: Path) -> None:
         ) from error
 
 
-def _refused_or_failed(run: kubeflow.LocalRun) -> int:
-    """0 if all went well; a user's mistake raises, a fault prints where to look."""
-    if run.failure is not None and run.failure["code"] == MISTAKE:
-        raise UserError(f"{run.failure['stage']}: {run.failure['message']}")
-    if run.returncode == 0:
-        return DONE
-    if run.failure is not None:
-        what = f"{run.failure['stage']} failed: {run.failure['message']}"
+def _say_what_failed(run: kubeflow.LocalRun, *, as_json: bool) -> int:
+    """A user's mistake raises; a fault prints where to look."""
+    failure = run.failure
+    is_mistake = failure is not None and failure["code"] == MISTAKE
+    if failure is None:
+        what = f"{next(iter(run.unfinished), 'the pipeline')} ended without a word (killed?)"
     else:
-        stage = next(iter(run.unfinished), "the pipeline")
-        what = f"{stage} ended without a word (killed?)"
+        what = f"{failure['stage']}{'' if is_mistake else ' failed'}: {failure['message']}"
+    if as_json:
+        outcome = "mistake" if is_mistake else "failed"
+        _print_json({"outcome": outcome, "message": what, "log": str(run.log)})
+    if is_mistake:
+        raise UserError(what)
     sys.stderr.write(
         f"crosswatch run: {what}\nLog: {run.log}\n"
         "Start the same command again: finished batches and epochs are not repeated.\n"
@@ -96,28 +99,38 @@ def _refused_or_failed(run: kubeflow.LocalRun) -> int:
 
 def _closing(run: kubeflow.LocalRun, workspace: Path) -> Closing:
     facts: dict[str, Any] = {
-        "outcome": run.outcomes.get("claim", ""),
-        "quarantined": {},
+        "quarantined": dict(run.quarantined),
         "metrics": {},
         "seconds": run.seconds,
         "paths": {"workspace": str(workspace), "log": str(run.log)},
     }
-    if "register" not in run.artifacts:
-        return Closing(facts=facts, lines=(("outcome", facts["outcome"]), *_next(workspace)))
-    lines = [*_data(run, facts), *_metrics(run, facts), *_verdict(run, facts)]
-    lines += _places(run, facts, workspace)
+    if "register" in run.artifacts:
+        lines = [*_data(run, facts), *_metrics(run, facts), *_verdict(run, facts)]
+        lines += _places(run, facts, workspace)
+    else:
+        lines = _nothing_to_do(run, facts)
     return Closing(facts=facts, lines=(*lines, *_next(workspace)))
+
+
+def _nothing_to_do(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Claim won nothing: "already done: A, B", or "A, B: in the hands of ..."."""
+    message = run.outcomes.get("claim", "")
+    is_done = message.startswith(f"{ALREADY_DONE}: ")
+    names = message.split(": ")[1 if is_done else 0]
+    facts |= {"outcome": ALREADY_DONE if is_done else BUSY, "message": message}
+    facts["batches"] = names.split(", ") if names else []
+    return [("outcome", message), *_quarantined(facts)]
 
 
 def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
     folder = run.artifacts["ingest"]
     manifest = artifacts.open_artifact(folder, verify=False)
     index = artifacts.read_json(folder / SET_INDEX)
-    facts["quarantined"] = dict(manifest.quarantined)
+    facts["quarantined"] |= manifest.quarantined
     facts["batches"] = [entry["id"] for entry in index["batches"]]
     facts["warnings"] = list(manifest.warnings)
     lines = [("data", f"{len(facts['batches'])} batches: {', '.join(facts['batches'])}")]
-    lines += [("quarantined", f"{name}: {why}") for name, why in manifest.quarantined.items()]
+    lines += _quarantined(facts)
     for name in facts["batches"]:
         sync = artifacts.read_json(folder / name / "sync.json")
         bound_s = sync.get("bound_half_width_s")
@@ -125,6 +138,10 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
             offset = f"camera {sync['camera_offset_s']:+.3f} ± {bound_s:.3f} s"
             lines.append(("sync", f"{name}: {offset} against the control system's clock"))
     return lines
+
+
+def _quarantined(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("quarantined", f"{name}: {why}") for name, why in facts["quarantined"].items()]
 
 
 def _metrics(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -149,10 +166,10 @@ def _verdict(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, s
     promoted = registered["verdict"]["promote"]
     facts["outcome"] = "promoted" if promoted else "refused"
     facts |= {key: registered[key] for key in ("model", "version", "verdict", "tracking_uri")}
+    facts["message"] = "; ".join(registered["verdict"]["reasons"])
     what = f"{registered['model']} version {registered['version']}"
     now = "is champion and in Production" if promoted else "was not promoted"
-    why = "; ".join(registered["verdict"]["reasons"])
-    return [("registry", f"{what} {now}: {why}")]
+    return [("registry", f"{what} {now}: {facts['message']}")]
 
 
 def _places(
@@ -167,12 +184,20 @@ def _places(
         "log": str(run.log),
     }
     facts["paths"] |= places
-    return list(places.items())
+    return list({**places, "MLflow": _interface(facts["tracking_uri"])}.items())
+
+
+def _interface(tracking_uri: str) -> str:
+    """How to look at what MLflow holds; a server has pages of its own."""
+    if tracking_uri.startswith("http"):
+        return tracking_uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _next(workspace: Path) -> list[tuple[str, str]]:
+    is_default = workspace.resolve() == Path("workspace").resolve()
     return [
-        ("next", "make ui: the runs, curves and models in MLflow"),
+        *([("next", "make ui: the runs, curves and models in MLflow")] if is_default else []),
         ("next", f"crosswatch run --batches SRC --workspace {workspace}: retrain on more batches"),
         ("next", "crosswatch run --show-config: every setting; --set train.epochs=8 changes one"),
     ]
@@ -184,4 +209,8 @@ def _print(closing: Closing, *, as_json: bool) -> None:
         sys.stdout.write(f"{label if label != before else '':<12}{text}\n")
         before = label
     if as_json:
-        sys.stdout.write(json.dumps(closing.facts, sort_keys=True) + "\n")
+        _print_json(closing.facts)
+
+
+def _print_json(facts: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")

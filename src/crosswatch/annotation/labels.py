@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from crosswatch import artifacts
 from crosswatch.data.batches import Batch
-from crosswatch.data.windows import WindowTable
+from crosswatch.data.windows import WindowTable, nearest
 from crosswatch.errors import UserError
 
 LABELS = "labels"
@@ -26,13 +26,13 @@ LABELS = "labels"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchLabels:
     classes: npt.NDArray[np.uint8]
+    times_s: npt.NDArray[np.float64]  # of each class: the frames', or the samples' without video
     masks: npt.NDArray[np.uint8] | None
     mask_frames: npt.NDArray[np.int64] | None
 
     def class_of(self, table: WindowTable) -> npt.NDArray[np.int64]:
         """Class (N,) at each window's end."""
-        at = table.last_frame if table.frames.shape[1] else table.signal_stop - 1
-        return np.asarray(self.classes)[at].astype(np.int64)
+        return np.asarray(self.classes)[nearest(self.times_s, table.end_s)].astype(np.int64)
 
     def mask_row(self, table: WindowTable) -> npt.NDArray[np.int64]:
         """Row of `masks` (N,) for each window's last frame.
@@ -59,8 +59,11 @@ def open_labels(path: Path, batch: Batch) -> BatchLabels:
     if not folder.is_dir():
         raise UserError(f"{path}: has no labels of batch {batch.id}. Run refine on this batch set.")
     has_masks = (folder / "masks.npy").exists()
+    times_s = batch.signal_times if batch.frame_times is None else batch.frame_times
+    assert times_s is not None, "a batch has at least one stream"
     return BatchLabels(
         classes=np.load(folder / "classes.npy", mmap_mode="r", allow_pickle=False),
+        times_s=np.asarray(times_s),
         masks=_mapped(folder / "masks.npy") if has_masks else None,
         mask_frames=_mapped(folder / "mask_frames.npy") if has_masks else None,
     )

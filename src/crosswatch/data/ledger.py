@@ -17,8 +17,9 @@ import psutil
 from crosswatch import artifacts
 
 LEASE_S = 24 * 3600.0
+CLOCK_STEP_S = 60.0  # a host's clock that is set moves the beginnings of its processes
 
-State = Literal["claimed", "done", "failed"]
+State = Literal["claimed", "done", "failed", "quarantined"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Claim:
 
     key: str
     generation: int
-    run: str
+    subject: str  # the batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Ledger:
     ) -> Claim | None:
         """Win the work `key`, or None: it is done (unless `again`), or a live run has it."""
         generation = self._last(key)
-        is_done = self.state(key) == "done" and not again
+        is_done = self.state(key) in ("done", "quarantined") and not again
         if generation and (is_done or self._is_held(key, generation)):
             return None
         entry = {
@@ -52,9 +53,11 @@ class Ledger:
             "lease_until": time.time() + LEASE_S,
         }
         won = artifacts.create_exclusively(self._file(key, generation + 1), entry)
-        return Claim(key=key, generation=generation + 1, run=run) if won else None
+        return Claim(key=key, generation=generation + 1, subject=subject) if won else None
 
-    def close(self, claim: Claim, state: Literal["done", "failed"], **facts: Any) -> bool:
+    def close(
+        self, claim: Claim, state: Literal["done", "failed", "quarantined"], **facts: Any
+    ) -> bool:
         """Record how an attempt ended; False if a later generation has taken the work over."""
         if self._last(claim.key) != claim.generation:
             return False
@@ -70,8 +73,11 @@ class Ledger:
         return artifacts.read_json(end)["state"] if end.exists() else "claimed"
 
     def entry(self, key: str) -> dict[str, Any]:
-        """The newest generation's facts: subject, run, host, process."""
-        return dict(artifacts.read_json(self._file(key, self._last(key))))
+        """The newest generation's facts: subject, run, host, process, and how it ended."""
+        path = self._file(key, self._last(key))
+        end = path.with_suffix(".end.json")
+        ended = artifacts.read_json(end) if end.exists() else {}
+        return {**artifacts.read_json(path), **ended}
 
     def _is_held(self, key: str, generation: int) -> bool:
         if self.state(key) != "claimed":
@@ -80,8 +86,7 @@ class Ledger:
         if entry["lease_until"] < time.time():
             return False
         is_local = entry["pid"] is not None and entry["host"] == socket.gethostname()
-        begun = _started(entry["pid"])
-        return not is_local or (begun is not None and begun == entry["pid_started"])
+        return not is_local or _is_same_process(_started(entry["pid"]), entry["pid_started"])
 
     def _last(self, key: str) -> int:
         found = [
@@ -91,6 +96,10 @@ class Ledger:
 
     def _file(self, key: str, generation: int) -> Path:
         return self.folder / key / f"{generation}.json"
+
+
+def _is_same_process(begun: float | None, noted: float | None) -> bool:
+    return begun is not None and noted is not None and abs(begun - noted) < CLOCK_STEP_S
 
 
 def _started(pid: int | None) -> float | None:

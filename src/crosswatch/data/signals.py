@@ -57,6 +57,12 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np
             f"{', '.join(names)[:200] or 'none'}; needed {', '.join(columns)}. "
             "Correct the file or the columns in batch.json."
         )
+    doubled = [name for name in columns if names.count(name) > 1]
+    if doubled:
+        raise BadBatchError(
+            f"{path.name}: wrong header: column {doubled[0]!r} is there {names.count(doubled[0])} "
+            "times; once is allowed. Rename or remove the others."
+        )
     table = _read_parquet(path, columns) if parquet else _read_csv(path, columns)
     if not table[columns[0]].size:
         raise BadBatchError(f"{path.name}: has a header and no rows. {ADVICE}")

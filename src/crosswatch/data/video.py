@@ -161,7 +161,7 @@ def _open(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise BadBatchError(
             f"{path.name}: cannot be opened as a video: {_reason(error)}. The file is truncated or "

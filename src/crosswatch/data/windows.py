@@ -107,12 +107,48 @@ def block_of(table: WindowTable, batch_set: BatchSet, batch: Batch, block: Block
     return table.take(keep)
 
 
-def outside_guards(table: WindowTable, batch_set: BatchSet, batch: Batch) -> WindowTable:
-    """The windows of any block: those whose instant lies in no guard."""
-    keep = np.zeros(len(table), bool)
-    for span in batch_set.ranges_of(batch):
-        keep |= (table.end_s >= span.start_s) & (table.end_s < span.stop_s)
-    return table.take(keep)
+def nearest(times_s: npt.NDArray[np.float64], wanted_s: npt.NDArray[np.float64]) -> Indices:
+    """Index of the instant next to each wanted one; the earlier of two that are equally near."""
+    right = np.clip(np.searchsorted(times_s, wanted_s), 1, len(times_s) - 1)
+    is_left = wanted_s - times_s[right - 1] <= times_s[right] - wanted_s
+    return np.where(is_left, right - 1, right)
+
+
+def check_windows(batch: Batch, windows: WindowConfig) -> None:
+    """Hold a batch to giving at least one window.
+
+    Raises:
+        UserError: it gives none; says whether a stream, the rate or the length is at fault.
+    """
+    if len(window_table(batch, windows)):
+        return
+    spans_s = _window_spans(batch, windows)
+    allowed_s = windows.signal_s + np.array([-2, 2]) / max(batch.signal_rate_hz, 1e-9)
+    if spans_s.size and not allowed_s[0] <= np.median(spans_s) <= allowed_s[1]:
+        raise UserError(
+            f"batch {batch.id}: gives no window: {windows.signal_s:g} s at the declared "
+            f"{batch.signal_rate_hz:g} Hz are {windows.signal_samples(batch.signal_rate_hz)} "
+            f"samples; by their times they span {np.median(spans_s):.1f} s, and "
+            f"{2 / batch.signal_rate_hz:g} s of difference are allowed. "
+            "Correct the signal's rate_hz in batch.json."
+        )
+    needed_s = windows.longest_s(batch.video_rate_hz)
+    longest_s = max(stop - start for start, stop in batch.segments)
+    raise UserError(
+        f"batch {batch.id}: gives no window: a window needs {needed_s:.1f} s of all its streams "
+        f"without a hole; the longest of its {len(batch.segments)} stretches lasts "
+        f"{longest_s:.1f} s. Deliver longer batches or shorten windows.signal_s."
+    )
+
+
+def _window_spans(batch: Batch, windows: WindowConfig) -> npt.NDArray[np.float64]:
+    """How long as many samples as a window holds really last, everywhere in the batch (N,)."""
+    if batch.signal_times is None or windows.signal_s == 0:
+        return np.empty(0)
+    times_s, samples = np.asarray(batch.signal_times), windows.signal_samples(batch.signal_rate_hz)
+    if not 0 < samples <= len(times_s):
+        return np.empty(0)
+    return times_s[samples - 1 :] - times_s[: len(times_s) - samples + 1] + 1 / batch.signal_rate_hz
 
 
 def _instants(batch: Batch, windows: WindowConfig) -> tuple[npt.NDArray[np.float64], Indices]:
@@ -145,10 +181,9 @@ def _frames_before(
     step_s = windows.stride / batch.video_rate_hz
     wanted = end_s[:, None] - step_s * np.arange(windows.frames - 1, -1, -1)
     times = np.asarray(batch.frame_times)
-    right = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
-    nearest = np.where(wanted - times[right - 1] <= times[right] - wanted, right - 1, right)
-    close = np.abs(times[nearest] - wanted) <= max(step_s, 1.5 / batch.video_rate_hz)
-    return nearest, close.all(axis=1) & (wanted[:, 0] >= _starts(batch)[segment])
+    at = nearest(times, wanted)
+    close = np.abs(times[at] - wanted) <= max(step_s, 1.5 / batch.video_rate_hz)
+    return at, close.all(axis=1) & (wanted[:, 0] >= _starts(batch)[segment])
 
 
 def _samples_before(

@@ -10,16 +10,13 @@ from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocC
 from crosswatch.evaluation.scoring import Predictions
 
 
-def plot_evaluation(
-    predictions: Predictions, classes: Sequence[str], folder: Path
-) -> tuple[str, ...]:
-    """Write PNG files; their names."""
+def plot_evaluation(predictions: Predictions, classes: Sequence[str], folder: Path) -> None:
+    """Write confusion.png, and where there are two classes curves.png and scores.png."""
     label = predictions.rows["label"].to_numpy()
-    written = [_confusion(label, predictions, classes, folder / "confusion.png")]
+    _confusion(label, predictions, classes, folder / "confusion.png")
     if len(classes) == 2 and len(np.unique(label)) == 2:
-        written.append(_curves(label, predictions, folder / "curves.png"))
-        written.append(_scores(predictions, classes, folder / "scores.png"))
-    return tuple(written)
+        _curves(label, predictions, folder / "curves.png")
+        _scores(predictions, classes, folder / "scores.png")
 
 
 def _confusion(
@@ -27,7 +24,7 @@ def _confusion(
     predictions: Predictions,
     classes: Sequence[str],
     path: Path,
-) -> str:
+) -> None:
     from matplotlib.figure import Figure
 
     side = 2.5 + 0.35 * len(classes)
@@ -43,10 +40,9 @@ def _confusion(
         ax=figure.subplots(),
     )
     figure.savefig(path, dpi=110)
-    return path.name
 
 
-def _curves(label: npt.NDArray[np.int64], predictions: Predictions, path: Path) -> str:
+def _curves(label: npt.NDArray[np.int64], predictions: Predictions, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -55,10 +51,9 @@ def _curves(label: npt.NDArray[np.int64], predictions: Predictions, path: Path) 
     RocCurveDisplay.from_predictions(label, score, ax=left, plot_chance_level=True)
     PrecisionRecallDisplay.from_predictions(label, score, ax=right, plot_chance_level=True)
     figure.savefig(path, dpi=110)
-    return path.name
 
 
-def _scores(predictions: Predictions, classes: Sequence[str], path: Path) -> str:
+def _scores(predictions: Predictions, classes: Sequence[str], path: Path) -> None:
     from matplotlib.figure import Figure
 
     batches = sorted(predictions.rows["batch"].unique())
@@ -76,4 +71,3 @@ def _scores(predictions: Predictions, classes: Sequence[str], path: Path) -> str
     axes[0].legend(loc="upper left", fontsize="small")
     axes[-1].set(xlabel="s on the control system's clock")
     figure.savefig(path, dpi=110)
-    return path.name

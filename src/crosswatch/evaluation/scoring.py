@@ -1,7 +1,8 @@
 """Score every window of a block with a detector, and keep the answers beside the scores."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from crosswatch.data.gather import WindowSet, windows_of
 from crosswatch.errors import UserError
 from crosswatch.evaluation.segmentation import pixel_confusion
 from crosswatch.models.detector import Detector
-from crosswatch.records import Block
+from crosswatch.records import Block, TimeRange
 
 BATCH_SIZE = 32
 
@@ -39,7 +40,7 @@ class Predictions:
         return len(self.rows)
 
     def save(self, path: Path) -> None:
-        """As Parquet: the rows, p_0 .. p_K-1, and the confusion's cells."""
+        """As Parquet: the rows, p_0 .. p_K-1, and the confusion's cells. Whole or not at all."""
         table = self.rows.copy()
         for k, column in enumerate(self.probability_NK.T):
             table[f"p_{k}"] = column
@@ -47,7 +48,9 @@ class Predictions:
             classes = self.pixels_NKK.shape[1]
             for cell, column in enumerate(self.pixels_NKK.reshape(len(self), -1).T):
                 table[f"pixels_{cell // classes}_{cell % classes}"] = column
-        table.to_parquet(path, index=False)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        table.to_parquet(temporary, index=False)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
@@ -69,6 +72,16 @@ class Predictions:
             probability_NK=self.probability_NK[keep],
             pixels_NKK=pixels,
         )
+
+    def outside(self, ranges: Sequence[TimeRange], digests: Mapping[str, str]) -> "Predictions":
+        """Without the instants in `ranges`; `digests` names each batch's contents."""
+        digest = self.rows["batch"].map(digests)
+        keep = np.ones(len(self), bool)
+        for span in ranges:
+            at = self.rows["end_s"]
+            inside = (digest == span.batch_digest) & (at >= span.start_s) & (at < span.stop_s)
+            keep &= ~inside.to_numpy()
+        return self.take(np.flatnonzero(keep))
 
     def pooled(self, pool: Literal["window", "segment"]) -> "Predictions":
         """As it is, or one row a recording: the mean of its windows' probabilities."""

@@ -15,7 +15,7 @@ from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.models import MODELS, ModelConfig
 from crosswatch.models.fmformer import Scores
-from crosswatch.records import InputShape
+from crosswatch.records import InputShape, TimeRange
 
 WEIGHTS = "model.safetensors"
 FACTS = "detector.json"
@@ -73,7 +73,7 @@ class Detector:
 
     facts: DetectorFacts
     module: torch.nn.Module
-    weights_sha256: str
+    seen: tuple[TimeRange, ...]  # what trained and validated it
 
     @torch.inference_mode()
     def score(self, windows: WindowSet, rows: npt.NDArray[np.int64]) -> Scores:
@@ -100,7 +100,7 @@ def load_detector(folder: Path) -> Detector:
     if not (folder / FACTS).exists() or not (folder / WEIGHTS).exists():
         raise UserError(f"{folder}: holds no detector ({FACTS} and {WEIGHTS} are needed)")
     values = artifacts.read_json(folder / FACTS)
-    values.pop("notes")
+    notes = values.pop("notes")
     name = values["model"]["name"]
     if name not in MODELS:
         raise UserError(f"{folder / FACTS}: names model {name!r}; known: {', '.join(MODELS)}")
@@ -114,7 +114,7 @@ def load_detector(folder: Path) -> Detector:
     return Detector(
         facts=facts,
         module=module.eval(),
-        weights_sha256=artifacts.sha256_of(folder / WEIGHTS),
+        seen=tuple(TimeRange(**item) for item in notes.get("seen", ())),
     )
 
 

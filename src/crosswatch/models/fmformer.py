@@ -68,7 +68,7 @@ class FmFormerConfig:
         Raises:
             UserError: patches do not divide the frames, or a stream is missing.
         """
-        self._refuse_bad_shape(shape)
+        self.refuse_shape(shape)
         return FmFormer(self, shape)
 
     def _refuse_bad_sizes(self) -> None:
@@ -95,7 +95,8 @@ class FmFormerConfig:
                 f"{PixelHead.scale} times; set patch_px: {PixelHead.scale} or pixel_head: false."
             )
 
-    def _refuse_bad_shape(self, shape: InputShape) -> None:
+    def refuse_shape(self, shape: InputShape) -> None:
+        """Raise UserError for inputs that no such model can take."""
         if shape.classes < 2:
             raise UserError(f"classes: {shape.classes}, but at least 2 needed.")
         if VIDEO in self.streams:

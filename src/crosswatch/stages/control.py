@@ -15,14 +15,23 @@ from crosswatch.data.ledger import Claim, Ledger
 from crosswatch.errors import UserError
 
 OWNER_PID = "CROSSWATCH_OWNER_PID"
+QUARANTINED = "quarantined.json"
 
 Result = TypeVar("Result")
 
 
 def run_stage(
-    name: str, settings: str, *, lineage: Mapping[str, str] | None = None, **paths: str
+    name: str,
+    settings: str,
+    *,
+    lineage: Mapping[str, str] | None = None,
+    run_folder: str | None = None,
+    **paths: str,
 ) -> None:
-    """The body of a stage's component: `settings` is the resolved configuration as JSON."""
+    """The body of a stage's component: `settings` is the resolved configuration as JSON.
+
+    What the stage quarantined is noted in `run_folder`, for the summary.
+    """
     values = json.loads(settings)
     values["lineage"] = {**values.get("lineage", {}), **(lineage or {})}
     folders = {role: Path(path) for role, path in paths.items()}
@@ -30,6 +39,9 @@ def run_stage(
     def work() -> None:
         stages.run(name, values=values, paths=folders)
         progress.emit("artifact", stage=name, path=str(folders["out"].resolve()))
+        quarantined = artifacts.open_artifact(folders["out"], verify=False).quarantined
+        if run_folder is not None:
+            artifacts.write_json(Path(run_folder) / QUARANTINED, dict(quarantined))
 
     _as_task(name, work)
 
@@ -80,10 +92,17 @@ def summary(*, workspace: str, run_id: str, state: str) -> None:
     def work() -> None:
         path = _claims_file(Path(workspace), run_id)
         won = [Claim(**entry) for entry in artifacts.read_json(path)] if path.exists() else []
+        noted = path.with_name(QUARANTINED)
+        quarantined = artifacts.read_json(noted) if noted.exists() else {}
         ledger = Ledger(folder=Path(workspace) / "claims")
         ended = "done" if state == "SUCCEEDED" else "failed"
         for item in won:
-            ledger.close(item, "done" if ended == "done" else "failed", run=run_id)
+            if ended == "failed":
+                ledger.close(item, "failed")
+            elif item.subject in quarantined:
+                ledger.close(item, "quarantined", reason=quarantined[item.subject])
+            else:
+                ledger.close(item, "done")
         artifacts.write_json(
             path.with_name("summary.json"), {"run": run_id, "state": state, "claims": len(won)}
         )
@@ -93,6 +112,9 @@ def summary(*, workspace: str, run_id: str, state: str) -> None:
 
 
 def _decide(ledger: Ledger, keys: Mapping[str, str], won: int) -> str:
+    for subject, key in keys.items():
+        if ledger.state(key) == "quarantined":
+            progress.emit("quarantined", batch=subject, reason=ledger.entry(key)["reason"])
     if won:
         progress.outcome(f"{won} of {len(keys)} batches to work on")
         return "proceed"

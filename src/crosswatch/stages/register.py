@@ -1,7 +1,6 @@
 """Register a checkpoint in MLflow and promote it if it beats the champion."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,20 @@ from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.evaluation.scoring import Predictions, score_block
-from crosswatch.models.detector import load_detector
+from crosswatch.models.detector import Detector, load_detector
 from crosswatch.stages.evaluate import EVALUATION, PREDICTIONS
 from crosswatch.stages.train import CHECKPOINT
 from crosswatch.tracking.lineage import LineageConfig, lineage_tags
-from crosswatch.tracking.promotion import GATE, Gate, RegisterConfig, Verdict, weigh
+from crosswatch.tracking.promotion import (
+    GATE,
+    Gate,
+    RegisterConfig,
+    Verdict,
+    unjudged,
+    weigh,
+)
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
-from crosswatch.tracking.tracker import Tracker, tracked_run
+from crosswatch.tracking.tracker import tracked_run
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -43,24 +49,30 @@ def register(
     if evaluated.parents["checkpoint"] != trained.digest:
         raise UserError(f"{evaluation}: is of another checkpoint than {checkpoint}")
     batch_set = open_set(batches)
-    verify_labels(labels, batch_set_digest=batch_set.digest)
+    labelled = verify_labels(labels, batch_set_digest=batch_set.digest)
     place = RegistryPlace(folder=registry, tracking_uri=register.tracking_uri)
-    name = register.model_name
-    with artifacts.create(out, kind=REGISTRATION, parents={"checkpoint": trained.digest}) as draft:
-        models = ModelRegistry(place)
-        version, tags = _log(
-            place, trained, evaluated, (checkpoint, evaluation), batch_set, register, lineage
-        )
-        gate = Gate(primary=register.primary, min_gain=register.min_gain, evaluate=evaluate)
-        models.tag(name, version, {**tags, GATE: config.to_json(gate)})
+    name, models = register.model_name, ModelRegistry(place)
+    settings = {"register": config.plain(register), "evaluate": config.plain(evaluate)}
+    parents = {"checkpoint": trained.digest, "evaluation": evaluated.digest}
+    gate = Gate(primary=register.primary, min_gain=register.min_gain, evaluate=evaluate)
+    with artifacts.create(out, kind=REGISTRATION, config=settings, parents=parents) as draft:
+        tags = {
+            **lineage_tags(
+                lineage,
+                checkpoint=trained,
+                evaluation=evaluated,
+                arrivals={batch.id: batch.digest for batch in batch_set.batches},
+                evaluation_set=batch_set.evaluation_set,
+            ),
+            GATE: config.to_json(gate),
+        }
+        logged = [artifacts.open_artifact(batches, verify=False), labelled, trained, evaluated]
+        version = _log(place, logged, (checkpoint, evaluation), name, tags)
         candidate = Predictions.load(evaluation / PREDICTIONS)
-        kept = place.predictions(batch_set.evaluation_set["digest"], trained.digest)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(evaluation / PREDICTIONS, kept)
+        rivalry = _Rivalry(models=models, batch_set=batch_set, labels=labels, gate=gate)
+        candidate.save(rivalry.kept(labelled.digest, trained.digest))
         with place.locked():
-            champion = models.champion(name)
-            rival = _rival(models, champion, batch_set, labels)
-            verdict = weigh(candidate, rival, gate, batch_set.evaluation_set["version"])
+            verdict = rivalry.verdict(candidate, models.champion(name), labelled.digest)
             models.tag(name, version, {"verdict": "; ".join(verdict.reasons)})
             _act(models, name, version, verdict)
         artifacts.write_json(draft / "registration.json", {
@@ -74,56 +86,71 @@ def register(
 
 def _log(
     place: RegistryPlace,
-    trained: artifacts.Manifest,
-    evaluated: artifacts.Manifest,
+    logged: list[artifacts.Manifest],
     folders: tuple[Path, Path],
-    batch_set: BatchSet,
-    register: RegisterConfig,
-    lineage: LineageConfig,
-) -> tuple[str, dict[str, str]]:
-    """One MLflow run with everything, and the new version."""
+    name: str,
+    tags: dict[str, str],
+) -> str:
+    """One MLflow run with every section of the configuration, and the new version."""
     checkpoint, evaluation = folders
     progress.emit("progress", what="logging to MLflow", done=0, total=1)
-    name = register.model_name
-    with tracked_run(place, experiment=name, name=trained.digest[:12], tags={}) as run:
-        run.parameters(trained.config)
-        _log_curves(run, checkpoint)
+    run_name = tags["checkpoint_digest"][:12]
+    with tracked_run(place, experiment=name, name=run_name) as run:
+        for manifest in logged:
+            run.parameters(manifest.config)
+        for row in artifacts.read_json(checkpoint / "curves.json"):
+            run.metrics({key: row[key] for key in row if key != "epoch"}, step=int(row["epoch"]))
         run.metrics(artifacts.read_json(evaluation / "metrics.json")["metrics"])
         run.folder(evaluation, "evaluation")
         version = run.model(checkpoint, name=name, requirements=_requirements())
-        arrivals = {batch.id: batch.digest for batch in batch_set.batches}
-        return version, lineage_tags(
-            lineage,
-            mlflow_run_id=run.run_id,
-            checkpoint=trained,
-            evaluation=evaluated,
-            arrivals=arrivals,
-            evaluation_set=batch_set.evaluation_set,
-        )
+        ModelRegistry(place).tag(name, version, {**tags, "mlflow_run_id": run.run_id})
+        return version
 
 
-def _log_curves(run: Tracker, checkpoint: Path) -> None:
-    for row in artifacts.read_json(checkpoint / "curves.json"):
-        run.metrics({key: row[key] for key in row if key != "epoch"}, step=int(row["epoch"]))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rivalry:
+    """Candidate and champion on one evaluation-set version."""
 
+    models: ModelRegistry
+    batch_set: BatchSet
+    labels: Path
+    gate: Gate
 
-def _rival(
-    models: ModelRegistry, champion: "ModelVersion | None", batch_set: BatchSet, labels: Path
-) -> Predictions | None:
-    """The champion's predictions on this evaluation-set version, scored now if they are missing."""
-    if champion is None:
-        return None
-    digest = batch_set.evaluation_set["digest"]
-    kept = models.place.predictions(digest, champion.tags["checkpoint_digest"])
-    if kept.exists():
-        return Predictions.load(kept)
-    detector = load_detector(models.checkpoint(champion))
-    of_batches = tuple(open_labels(labels, batch) for batch in batch_set.batches)
-    meter = progress.Meter(f"champion (version {champion.version}): window")
-    predictions = score_block(detector, batch_set, of_batches, progress=meter)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    predictions.save(kept)
-    return predictions
+    def verdict(
+        self, candidate: Predictions, champion: "ModelVersion | None", labels_digest: str
+    ) -> Verdict:
+        number = self.batch_set.evaluation_set["version"]
+        if champion is None:
+            return weigh(candidate, None, self.gate, number)
+        try:
+            detector = load_detector(self.models.checkpoint(champion))
+            rival = self._scores(detector, champion, labels_digest)
+            # What the champion was trained on, under another split, says nothing about it.
+            digests = {batch.id: batch.digest for batch in self.batch_set.batches}
+            unseen = rival.outside(detector.seen, digests)
+            return weigh(candidate, unseen, self.gate, number)
+        except UserError as error:
+            why = f"the champion (version {champion.version}) cannot be compared: {error}"
+            return unjudged(candidate, self.gate, number, why)
+
+    def kept(self, labels_digest: str, checkpoint_digest: str) -> Path:
+        digest = self.batch_set.evaluation_set["digest"]
+        path = self.models.place.predictions(digest, labels_digest, checkpoint_digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _scores(
+        self, detector: Detector, champion: "ModelVersion", labels_digest: str
+    ) -> Predictions:
+        """The champion's kept scores; scored now if they are missing."""
+        kept = self.kept(labels_digest, self.models.tag_of(champion, "checkpoint_digest"))
+        if kept.exists():
+            return Predictions.load(kept)
+        of_batches = tuple(open_labels(self.labels, batch) for batch in self.batch_set.batches)
+        meter = progress.Meter(f"champion (version {champion.version}): window")
+        predictions = score_block(detector, self.batch_set, of_batches, progress=meter)
+        predictions.save(kept)
+        return predictions
 
 
 def _act(models: ModelRegistry, name: str, version: str, verdict: Verdict) -> None:

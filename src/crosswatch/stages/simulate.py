@@ -13,7 +13,7 @@ ARRIVALS = "arrivals"
 
 def simulate(*, out: Path, truth: Path | None = None, simulate: SimulateConfig) -> None:
     """Deliveries go to `out`; what really happened goes to `truth`, which no stage reads."""
-    truth = truth or out.parent / f"{out.name}-truth"
+    truth = truth or out.parent / "truth"
     with (
         artifacts.create(out, kind=ARRIVALS, config=config.plain(simulate)) as draft,
         artifacts.create(truth, kind="truth", config=config.plain(simulate)) as hidden,

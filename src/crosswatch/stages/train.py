@@ -1,17 +1,23 @@
 """Train a detector under Ray Train, with checkpoints."""
 
+import contextlib
+import dataclasses
 import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, config, progress
 from crosswatch.annotation.labels import open_labels, verify_labels
 from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.data.gather import windows_of
-from crosswatch.data.windows import WindowConfig
+from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import UserError
 from crosswatch.models import ModelConfig
 from crosswatch.models.detector import DetectorFacts, save_detector, statistics_of
-from crosswatch.records import InputShape
+from crosswatch.records import InputShape, TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
 from crosswatch.training.learner import Job, TrainConfig
 from crosswatch.training.plots import plot_curves
@@ -36,10 +42,14 @@ def train(
     settings = {section: config.plain(value) for section, value in
                 (("windows", windows), ("model", model), ("train", train))}  # fmt: skip
     facts = _facts(batch_set, windows, model)
-    _refuse_missing_masks(labels, batch_set, model)
+    _refuse_unselectable(batch_set, windows, train)
+    _refuse_missing_masks(labels, batch_set, windows, model)
     work = artifacts.digest_of([parents, settings, artifacts.code_version()])[:16]
     scratch = (checkpoints or out.parent / f".{out.name}.checkpoints").resolve() / work
-    with artifacts.create(out, kind=CHECKPOINT, config=settings, parents=parents) as draft:
+    with (
+        _alone_in(scratch),
+        artifacts.create(out, kind=CHECKPOINT, config=settings, parents=parents) as draft,
+    ):
         fitted = train_distributed(
             Job(
                 batches=batches.resolve(),
@@ -50,8 +60,27 @@ def train(
                 pixels=model.pixel_head,
             )
         )
-        _write(draft, facts, fitted, train)
-    shutil.rmtree(scratch, ignore_errors=True)
+        seen = [item for item in batch_set.ranges if item.block != "evaluation"]
+        _write(draft, facts, fitted, train, seen)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone_in(scratch: Path) -> Iterator[None]:
+    """One process at a time trains into a folder of checkpoints."""
+    named = f"crosswatch-{artifacts.digest_of(str(scratch))[:24]}.lock"
+    lock = FileLock(Path(tempfile.gettempdir()) / named, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{scratch}: another process trains the same settings on the same data. Wait for it, "
+            "or end it."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _facts(batch_set: BatchSet, windows: WindowConfig, model: ModelConfig) -> DetectorFacts:
@@ -81,9 +110,22 @@ def _facts(batch_set: BatchSet, windows: WindowConfig, model: ModelConfig) -> De
     )
 
 
-def _refuse_missing_masks(labels: Path, batch_set: BatchSet, model: ModelConfig) -> None:
+def _refuse_unselectable(batch_set: BatchSet, windows: WindowConfig, train: TrainConfig) -> None:
+    if train.select == "best" and not len(windows_of(batch_set, windows, "validation")):
+        raise UserError(
+            "train.select=best picks the epoch by validation windows, and there are none. Name a "
+            "batch in split.validation, or set train.select=last."
+        )
+
+
+def _refuse_missing_masks(
+    labels: Path, batch_set: BatchSet, windows: WindowConfig, model: ModelConfig
+) -> None:
     for batch in batch_set.batches if model.pixel_head else ():
-        if open_labels(labels, batch).masks is None:
+        of_batch = open_labels(labels, batch)
+        if of_batch.masks is not None:
+            of_batch.mask_row(window_table(batch, windows))
+        else:
             raise UserError(
                 f"{labels}: batch {batch.id} has no masks, which model.pixel_head=true learns "
                 "from. Run refine with refine.masks=window_ends, or set model.pixel_head=false."
@@ -91,7 +133,11 @@ def _refuse_missing_masks(labels: Path, batch_set: BatchSet, model: ModelConfig)
 
 
 def _write(
-    draft: artifacts.Draft, facts: DetectorFacts, fitted: Fitted, train: TrainConfig
+    draft: artifacts.Draft,
+    facts: DetectorFacts,
+    fitted: Fitted,
+    train: TrainConfig,
+    seen: Sequence[TimeRange],
 ) -> None:
     reached = fitted.reached
     save_detector(
@@ -99,6 +145,7 @@ def _write(
         facts,
         fitted.weights,
         epoch=reached.best_epoch,
+        seen=[dataclasses.asdict(item) for item in seen],
         selected_by=f"validation {train.metric}" if train.select == "best" else "last epoch",
         workers=fitted.workers,
     )

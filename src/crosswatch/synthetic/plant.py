@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -58,6 +59,9 @@ class SimulateConfig:
     note_error_s: float = 0.5
     keyframe_every_s: float = 3.0
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plant:
@@ -94,7 +98,6 @@ def simulate_batch(
     name = batch_id(index)
     if (arrivals / name).exists():
         raise UserError(f"{arrivals / name} exists already; choose another folder or remove it.")
-    _check(config)
     streams = _random_streams(config.seed, index)
     plant = _draw_plant(config, streams)
     with _Delivered(arrivals / name) as folder, _Delivered(truth / name) as truth_folder:
@@ -142,13 +145,28 @@ class _Delivered:
 
 def _check(config: SimulateConfig) -> None:
     if config.frame_px < 32 or config.frame_px % 2:
+        raise UserError(f"frame_px is {config.frame_px}; it must be even (H.264) and at least 32")
+    if config.batches < 1:
+        raise UserError(f"batches is {config.batches}; at least 1 is needed")
+    for name in ("minutes", "fps", "signal_rate_hz", "keyframe_every_s"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"{name} is {getattr(config, name):g}; it has to be above 0")
+    for name in ("seed", "max_offset_s", "max_drift_ppm", "gap_s", "note_error_s"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UserError(f"{name} is {getattr(config, name):g}; it has to be 0 or above")
+    for name in ("dropped_share", "doubled_share"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"{name} is {getattr(config, name):g}; expected 0..1, 1 excluded")
+    if not 0 <= config.events_min <= config.events_max:
         raise UserError(
-            f"simulate.frame_px is {config.frame_px}; it must be even (H.264) and at least 32."
+            f"events_min is {config.events_min} and events_max {config.events_max}; expected "
+            "0 <= events_min <= events_max"
         )
-    if config.minutes <= 0 or config.fps <= 0 or config.signal_rate_hz <= 0:
+    if not 0 <= config.abnormal_share_min <= config.abnormal_share_max <= 1:
         raise UserError(
-            f"simulate.minutes, fps and signal_rate_hz must be above 0; they are "
-            f"{config.minutes:g}, {config.fps:g} and {config.signal_rate_hz:g}."
+            f"abnormal_share_min is {config.abnormal_share_min:g} and abnormal_share_max "
+            f"{config.abnormal_share_max:g}; expected 0 <= abnormal_share_min <= "
+            "abnormal_share_max <= 1"
         )
 
 

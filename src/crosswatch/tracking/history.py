@@ -6,6 +6,7 @@ MLflow keeps no history of stages and aliases; here one object an entry, numbere
 import dataclasses
 import datetime
 import getpass
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class History:
         """Write the next entry; writers that race get one number each."""
         entry = {
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "by": getpass.getuser(),
+            "by": _user(),
             "model": model,
             "action": action,
             "version": version,
@@ -48,9 +49,17 @@ class History:
             if entry["action"] == ROLLBACK:
                 while stack and stack[-1] != entry["version"]:
                     stack.pop()
-            elif entry["champion"]:
+            elif entry["champion"] and stack[-1:] != [entry["version"]]:
                 stack.append(entry["version"])
         return stack
 
     def _path(self, model: str, number: int) -> Path:
         return self.folder / model / f"{number:06d}.json"
+
+
+def _user() -> str:
+    """Who did it; a container's user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -19,7 +19,6 @@ class LineageConfig:
 def lineage_tags(
     lineage: LineageConfig,
     *,
-    mlflow_run_id: str,
     checkpoint: artifacts.Manifest,
     evaluation: artifacts.Manifest,
     arrivals: Mapping[str, str],
@@ -28,7 +27,6 @@ def lineage_tags(
     """Tags that lead from a version back to the hashes of the raw files."""
     tags = {
         "kfp_run_id": lineage.kfp_run_id,
-        "mlflow_run_id": mlflow_run_id,
         "data_revision": lineage.data_revision,
         "image_digest": lineage.image_digest,
         "code_version": checkpoint.code_version,

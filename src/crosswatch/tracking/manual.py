@@ -29,7 +29,7 @@ def promote(
         if to == "Production" and (
             champion is None or str(champion.version) != str(candidate.version)
         ):
-            verdict = _gate(place, candidate, champion) if not override else None
+            verdict = _gate(models, candidate, champion) if not override else None
             if verdict is not None and not verdict.promote:
                 raise UserError(
                     f"{name} version {version} is not promoted: {'; '.join(verdict.reasons)}. "
@@ -59,19 +59,33 @@ def rollback(place: RegistryPlace, name: str) -> dict[str, Any]:
 
 
 def _gate(
-    place: RegistryPlace, candidate: "ModelVersion", champion: "ModelVersion | None"
+    models: ModelRegistry, candidate: "ModelVersion", champion: "ModelVersion | None"
 ) -> Verdict:
-    gate = config.build(Gate, json.loads(candidate.tags[GATE]), where=f"tag {GATE}")
-    digest = candidate.tags["evaluation_set_digest"]
-    number = candidate.tags["evaluation_set_version"]
-    mine = Predictions.load(place.predictions(digest, candidate.tags["checkpoint_digest"]))
-    if champion is None:
-        return weigh(mine, None, gate, number)
-    theirs = place.predictions(digest, champion.tags["checkpoint_digest"])
-    if not theirs.exists():
+    tag_of = models.tag_of
+    gate = config.build(Gate, json.loads(tag_of(candidate, GATE)), where=f"tag {GATE}")
+    number = tag_of(candidate, "evaluation_set_version")
+    mine, theirs = (
+        None if version is None else _scores(models, candidate, version)
+        for version in (candidate, champion)
+    )
+    if mine is None:
+        raise UserError(f"the scores of {candidate.name} version {candidate.version} are lost")
+    if champion is not None and theirs is None:
         raise UserError(
             f"the champion (version {champion.version}) has not been scored on evaluation set "
             f"{number}, on which version {candidate.version} was. Retrain on the present batches "
             "to compare like with like, or promote with --override REASON."
         )
-    return weigh(mine, Predictions.load(theirs), gate, number)
+    return weigh(mine, theirs, gate, number)
+
+
+def _scores(
+    models: ModelRegistry, candidate: "ModelVersion", version: "ModelVersion"
+) -> Predictions | None:
+    """What is kept of a version's scores on the candidate's evaluation set and labels."""
+    path = models.place.predictions(
+        models.tag_of(candidate, "evaluation_set_digest"),
+        models.tag_of(candidate, "labels_digest"),
+        models.tag_of(version, "checkpoint_digest"),
+    )
+    return Predictions.load(path) if path.exists() else None

@@ -1,8 +1,9 @@
 """The gate: whether a candidate replaces the champion, as a value with reasons."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from crosswatch.evaluation.bootstrap import Interval
 from crosswatch.evaluation.measure import EvaluateConfig, compare
@@ -10,11 +11,13 @@ from crosswatch.evaluation.scoring import Predictions
 
 GATE = "gate"  # the tag of a version that holds its gate
 
+Primary = Literal["f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "miou"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegisterConfig:
     model_name: str = "fmformer-furnace"
-    primary: str = "f1"  # the metric that decides
+    primary: Primary = "f1"  # the metric that decides; more is better
     min_gain: float = 0.0  # the candidate has to gain more than this
     tracking_uri: str | None = None  # an MLflow server; None: sqlite in the workspace
 
@@ -23,7 +26,7 @@ class RegisterConfig:
 class Gate:
     """By what rule a version may become champion; kept with the version."""
 
-    primary: str
+    primary: Primary
     min_gain: float
     evaluate: EvaluateConfig
 
@@ -53,6 +56,9 @@ def judge(
 ) -> Verdict:
     """Promote if there is no champion, or if the candidate gains more than `min_gain` on it.
 
+    A candidate whose metric is undefined is never promoted; a champion whose metric is undefined
+    gives way.
+
     Both numbers come from the same evaluation-set version; the paired interval is recorded, so
     that whoever reads the history sees how sure the gain is.
     """
@@ -61,8 +67,14 @@ def judge(
         "evaluation_set": evaluation_set,
         "candidate": candidate,
     }
+    if math.isnan(candidate):
+        reason = f"{metric} is undefined on evaluation set {evaluation_set}"
+        return Verdict(promote=False, reasons=(reason,), **facts)
     if champion is None or difference is None:
         return Verdict(promote=True, reasons=("there is no champion yet",), **facts)
+    if math.isnan(champion):
+        reason = f"the champion's {metric} is undefined on evaluation set {evaluation_set}"
+        return Verdict(promote=True, reasons=(reason,), champion=champion, **facts)
     gain = candidate - champion
     better = gain > min_gain
     sign = ">" if better else "<="
@@ -90,3 +102,9 @@ def weigh(
         difference=None if champion is None else difference,
         min_gain=gate.min_gain,
     )
+
+
+def unjudged(candidate: Predictions, gate: Gate, evaluation_set: int | str, why: str) -> Verdict:
+    """A refusal because the two cannot be compared."""
+    alone = weigh(candidate, None, gate, evaluation_set)
+    return dataclasses.replace(alone, promote=False, reasons=(why,))

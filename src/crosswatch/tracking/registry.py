@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
+from crosswatch import artifacts
 from crosswatch.errors import UserError
 from crosswatch.models.detector import FACTS
 from crosswatch.tracking.history import History
@@ -43,10 +44,12 @@ class RegistryPlace:
     def history(self) -> History:
         return History(folder=self.folder / "history")
 
-    def predictions(self, evaluation_set_digest: str, checkpoint_digest: str) -> Path:
-        """Where a version's scores on one evaluation-set version are kept."""
-        folder = self.folder / "evaluations" / evaluation_set_digest[:16]
-        return folder / f"{checkpoint_digest[:16]}.parquet"
+    def predictions(
+        self, evaluation_set_digest: str, labels_digest: str, checkpoint_digest: str
+    ) -> Path:
+        """Where a checkpoint's scores on one evaluation-set version and its labels are kept."""
+        scored_on = artifacts.digest_of([evaluation_set_digest, labels_digest])
+        return self.folder / "evaluations" / scored_on[:16] / f"{checkpoint_digest[:16]}.parquet"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -86,6 +89,19 @@ class ModelRegistry:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
         (facts,) = folder.glob(f"artifacts/*/{FACTS}")
         return facts.parent
+
+    def tag_of(self, version: "ModelVersion", tag: str) -> str:
+        """A tag that `register` writes.
+
+        Raises:
+            UserError: the version was made otherwise, or its registration was cut off.
+        """
+        if tag not in version.tags:
+            raise UserError(
+                f"{version.name} version {version.version} has no tag {tag!r}, so it was not "
+                "registered to the end by Crosswatch. To use it all the same: --override REASON"
+            )
+        return str(version.tags[tag])
 
     def tag(self, name: str, version: str, tags: Mapping[str, Any]) -> None:
         for key, value in tags.items():

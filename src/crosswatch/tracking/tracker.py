@@ -55,9 +55,7 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def tracked_run(
-    place: RegistryPlace, *, experiment: str, name: str, tags: Mapping[str, str]
-) -> Iterator[Tracker]:
+def tracked_run(place: RegistryPlace, *, experiment: str, name: str) -> Iterator[Tracker]:
     """Open a run in an experiment, which is made where it does not exist yet."""
     client = connect(place)
     import mlflow
@@ -66,7 +64,7 @@ def tracked_run(
     if found is None:
         client.create_experiment(experiment, artifact_location=place.artifacts_uri)
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name, tags=dict(tags)) as run:
+    with mlflow.start_run(run_name=name) as run:
         yield Tracker(run.info.run_id)
 
 

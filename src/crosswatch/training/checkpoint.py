@@ -40,7 +40,8 @@ def save(
     """Commit `folder`/epoch-N and drop all but the newest KEPT."""
     target = folder / f"epoch-{reached.epoch:05d}"
     with artifacts.create(target, kind=CHECKPOINT) as draft:
-        save_file(weights, draft / "weights.safetensors")
+        whole = {name: value.contiguous() for name, value in weights.items()}
+        save_file(whole, draft / "weights.safetensors")
         save_file(best, draft / "best.safetensors")
         save_file(_flat(optimizer), draft / "optimizer.safetensors")
         artifacts.write_json(draft / "progress.json", dataclasses.asdict(reached))

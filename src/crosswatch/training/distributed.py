@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ class _RayGroup:
         torch.distributed.all_gather_object(found, value)
         return found
 
+    def align(self, module: torch.nn.Module) -> None:
+        """Running statistics of rank 0, whose weights are the ones that are kept."""
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
     def report(self, metrics: dict[str, float]) -> None:
         import ray.train
 
@@ -79,8 +85,10 @@ class _RayGroup:
 
 
 def _fit_under_ray(job: Job, workers: int) -> None:
-    # Read by Ray when it is imported: no account, no telemetry, no cluster of somebody else's.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Read by Ray when it is imported. Its servers listen on every interface, so nobody without
+    # this process's token may speak to them.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     import ray

@@ -1,8 +1,9 @@
 """What one worker does: its share of every mini-batch, epoch by epoch, resuming where it can."""
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -36,7 +37,7 @@ class TrainConfig:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     select: Literal["best", "last"] = "best"
-    metric: Literal["f1", "accuracy", "balanced_accuracy"] = "f1"  # on validation
+    metric: Literal["f1", "accuracy", "balanced_accuracy", "macro_f1"] = "f1"  # on validation
     workers: int | None = None  # None: one a GPU, or two on a machine without; 0: in process
     threads: int | None = None  # of each worker; None: the cores, shared out
     max_failures: int = 2  # restarts of lost workers
@@ -82,6 +83,8 @@ class Group(Protocol):
 
     def gather(self, value: Any) -> list[Any]: ...
 
+    def align(self, module: torch.nn.Module) -> None: ...
+
     def report(self, metrics: dict[str, float]) -> None: ...
 
 
@@ -95,6 +98,9 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def align(self, module: torch.nn.Module) -> None:
+        pass
 
     def report(self, metrics: dict[str, float]) -> None:
         pass
@@ -163,6 +169,7 @@ class Learner:
         torch.manual_seed(job.train.seed)
         self.bare = job.facts.build()
         self.module = group.prepare(self.bare)
+        self.device = next(self.bare.parameters()).device
         self.optimizer = job.train.optim.build(self.bare)
         self.reached = checkpoint.Progress()
         self.best: checkpoint.Weights = {}
@@ -172,7 +179,9 @@ class Learner:
             loss_of=self._loss,
             rate_of=lambda: job.train.optim.rate_at(self.reached.step, self.steps),
             gradient_norm=job.train.optim.gradient_norm,
-            autocast=torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(job.train)),
+            autocast=torch.autocast(
+                self.device.type, torch.bfloat16, enabled=uses_bf16(job.train, self.device)
+            ),
         )
 
     def run(self) -> None:
@@ -195,6 +204,7 @@ class Learner:
 
     def _epoch(self) -> dict[str, float]:
         epoch = self.reached.epoch
+        self.meter = progress.Meter(f"epoch {epoch + 1} of {self.job.train.epochs}: step")
         torch.manual_seed(self.job.train.seed + 1000 * (epoch + 1) + self.rank.number)
         loss = train_epoch(self.module, self._examples(epoch), self.step, after=self._stepped)
         metrics = {"epoch": epoch + 1.0, "train_loss": float(np.mean(self.group.gather(loss)))}
@@ -206,20 +216,24 @@ class Learner:
         return metrics
 
     def _select(self, score: float) -> None:
-        better = score > self.reached.best_score
-        if self.job.train.select == "last" or better or not self.best:
-            self.reached.best_score = score
+        """Keep the weights of the best epoch; the newest as long as no score is defined."""
+        better = math.isfinite(score) and score > self.reached.best_score
+        undecided = not math.isfinite(self.reached.best_score)
+        if self.job.train.select == "last" or better or undecided:
+            self.reached.best_score = score if math.isfinite(score) else -math.inf
             self.reached.best_epoch = self.reached.epoch
-            self.best = {name: value.clone() for name, value in self.bare.state_dict().items()}
+            state = self.bare.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def _validate(self) -> dict[str, float]:
         """Each worker predicts its share; all compute the same metrics from all shares."""
+        self.group.align(self.bare)
         mine = np.arange(len(self.validation))[self.rank.number :: self.rank.world]
         size = 2 * self.job.train.batch_size
         chunks = [mine[at : at + size] for at in range(0, len(mine), size)]
         part = None
         if chunks:
-            examples = (self.validation.example(rows) for rows in chunks)
+            examples = (self.validation.example(rows).to(self.device) for rows in chunks)
             part = predict(self.bare, examples, self.step)
         parts = [found for found in self.group.gather(part) if found is not None]
         if not parts:
@@ -246,25 +260,21 @@ class Learner:
             mine = chunk[self.rank.number :: self.rank.world]
             # Gradients are averaged over workers; a larger share has to weigh more.
             example = self.training.example(mine, len(mine) * self.rank.world / len(chunk))
-            yield self.job.train.augment.apply(example, random)
+            yield self.job.train.augment.apply(example, random).to(self.device)
 
     def _stepped(self) -> None:
         self.reached.step += 1
         if self.rank.number == 0:
-            what = f"epoch {self.reached.epoch + 1} of {self.job.train.epochs}: step"
-            self._meter(what)(self.reached.step, self.steps)
-
-    def _meter(self, what: str) -> Callable[[int, int], None]:
-        if getattr(self, "_metered", "") != what:
-            self._metered, self._last_meter = what, progress.Meter(what)
-        return self._last_meter
+            self.meter(self.reached.step, self.steps)
 
     def _loss(self, scores: Any, example: Example) -> torch.Tensor:
         return joint_loss(scores, example.class_B, example.mask_BHW, alpha=self.job.train.alpha)
 
 
-def uses_bf16(train: TrainConfig) -> bool:
+def uses_bf16(train: TrainConfig, device: torch.device) -> bool:
     """bf16 where the processor multiplies it itself; emulated it is slower than fp32."""
+    if train.precision == "auto" and device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
     if train.precision == "auto":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return train.precision == "bf16"

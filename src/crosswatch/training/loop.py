@@ -22,6 +22,21 @@ class Example:
     mask_BHW: torch.Tensor | None
     share: float = 1.0
 
+    def to(self, device: torch.device) -> "Example":
+        """The same on another device."""
+        inputs, mask = self.inputs, self.mask_BHW
+        video, signal = inputs.video_BTHWC, inputs.signal_BSC
+        moved = Inputs(
+            video_BTHWC=None if video is None else video.to(device),
+            signal_BSC=None if signal is None else signal.to(device),
+        )
+        return Example(
+            inputs=moved,
+            class_B=self.class_B.to(device),
+            mask_BHW=None if mask is None else mask.to(device),
+            share=self.share,
+        )
+
 
 LossOf = Callable[[Scores, Example], torch.Tensor]
 
@@ -76,7 +91,7 @@ def predict(
             scores = module(example.inputs.video_BTHWC, example.inputs.signal_BSC)
         losses.append(step.loss_of(scores, example).item() * len(example.class_B))
         assert scores.class_BK is not None, "selection needs a class head"
-        probabilities.append(scores.class_BK.float().softmax(1))
-        labels.append(example.class_B)
+        probabilities.append(scores.class_BK.float().softmax(1).cpu())
+        labels.append(example.class_B.cpu())
     label_N = torch.cat(labels)
     return torch.cat(probabilities), label_N, sum(losses) / len(label_N)

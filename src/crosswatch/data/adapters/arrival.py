@@ -5,6 +5,7 @@ Every name in it was written by somebody else: it is looked up below the folder 
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,6 +21,7 @@ from crosswatch.errors import BadBatchError, UserError
 
 SUMS = "SHA256SUMS"
 FRAME_COLUMN = "frame"
+RESERVED = ("set.json", "manifest.json", "scores.json")  # files that stand beside batches
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SUM_PATTERN = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
@@ -37,6 +39,7 @@ class Arrival:
 class Found:
     arrivals: tuple[Arrival, ...]
     not_arrived: tuple[str, ...]
+    unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> reason
 
 
 class ArrivalAdapter:
@@ -56,23 +59,33 @@ class ArrivalAdapter:
                 f"{source}: holds no batch. A batch is a folder with {DESCRIPTION}, its streams "
                 f"and {SUMS}."
             )
-        arrivals = [
-            Arrival(id=folder.resolve().name, digest=sha256_of(folder / SUMS), path=folder)
-            for folder in folders
-            if (folder / SUMS).is_file()
-        ]
-        waiting = [folder.resolve().name for folder in folders if not (folder / SUMS).is_file()]
-        return Found(arrivals=tuple(arrivals), not_arrived=tuple(waiting))
+        arrivals: list[Arrival] = []
+        waiting: list[str] = []
+        unreadable: dict[str, str] = {}
+        for folder in folders:
+            name = folder.resolve().name
+            try:
+                if (folder / SUMS).is_file():
+                    arrivals.append(Arrival(id=name, digest=sha256_of(folder / SUMS), path=folder))
+                else:
+                    waiting.append(name)
+            except PermissionError as error:
+                unreadable[name] = (
+                    f"{folder / SUMS}: cannot be read: {error.strerror}. "
+                    "Give the user that runs Crosswatch the right to read it."
+                )
+        return Found(arrivals=tuple(arrivals), not_arrived=tuple(waiting), unreadable=unreadable)
 
     def read(self, arrival: Arrival) -> RawBatch:
         """Verify every byte, then parse everything but the pictures.
 
         Raises:
             BadBatchError: says which file, where, how much, what was allowed and what to do.
+            OSError: a fault of the disk or the network, which may be gone the next time.
         """
         try:
             return _read(arrival)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise BadBatchError(
                 f"{error.filename or arrival.path}: cannot be read: {error.strerror}. {ADVICE}"
             ) from error
@@ -114,6 +127,11 @@ def _read(arrival: Arrival) -> RawBatch:
         raise BadBatchError(
             f"{DESCRIPTION}: id {told.id[:100]!r} does not fit the folder {arrival.id[:100]!r}; "
             "both are the same: letters, digits, '.', '_' or '-', at most 100. Rename one of them."
+        )
+    if told.id.lower() in RESERVED:
+        raise BadBatchError(
+            f"{DESCRIPTION}: id {told.id!r} is a name that Crosswatch keeps for itself "
+            f"({', '.join(RESERVED)}). Rename the batch."
         )
     for name in told.files():
         if name not in listed:

@@ -143,10 +143,8 @@ def read_description(path: Path) -> Description:
                 f"{path.name}.streams.{name}.rate_hz: {entry.rate_hz:g} is no rate; expected more "
                 "than 0 and less than 1000000 Hz."
             )
-    if streams.signal is not None and not streams.signal.columns:
-        raise BadBatchError(
-            f"{path.name}.streams.signal.columns: is empty; name the value columns."
-        )
+    if streams.signal is not None:
+        _check_columns(streams.signal.columns, where=f"{path.name}.streams.signal.columns")
     return told
 
 
@@ -163,7 +161,7 @@ def read_notes(path: Path, told: Description) -> Notes:
             for key, entries in values.items()
         }
     notes = _section(Notes, values, where=path.name)
-    streams = (told.streams.video, told.streams.signal, told.streams.audio)
+    streams = (told.streams.video, told.streams.signal)  # audio is not read, so not aligned
     clocks = [entry.clock for entry in streams if entry is not None]
     if (notes.events or notes.keyframes) and notes.clock not in clocks:
         raise BadBatchError(
@@ -180,6 +178,13 @@ def read_notes(path: Path, told: Description) -> Notes:
             f"{path.name}: frame size {size_px[0]}x{size_px[1]} px is none. Correct it."
         )
     return notes
+
+
+def _check_columns(columns: tuple[str, ...], *, where: str) -> None:
+    if not columns:
+        raise BadBatchError(f"{where}: is empty; name the value columns.")
+    if len(set(columns)) != len(columns):
+        raise BadBatchError(f"{where}: {', '.join(columns)}: a name comes twice. Name each once.")
 
 
 def _check_event(event: NotedEvent, *, where: str) -> None:
@@ -217,7 +222,7 @@ def _classes_named(entries: Any) -> Any:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise BadBatchError(f"{path.name}: is not JSON: {error}. Write it again.") from error
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import batch
 
@@ -76,6 +76,7 @@ def test_refinement_moves_the_border_to_the_edge_of_the_spot() -> None:
     assert mask_iou(refined, truth) > 0.95 > 0.75 > mask_iou(box, truth)
 
 
+@settings(deadline=None)
 @given(
     x=st.floats(-20, 80), y=st.floats(-20, 80), width=st.floats(1, 40), height=st.floats(1, 40),
     seed=st.integers(0, 99),

@@ -1,6 +1,7 @@
 """What a user can do wrong costs one line and exit code 2; nothing is written."""
 
 import concurrent.futures
+import contextlib
 import json
 import re
 import signal
@@ -154,15 +155,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place.folder
 
 
-def test_a_champion_that_leaves_production_leaves_none(workspace: Path) -> None:
-    at = ("--workspace", workspace)
-    ended = crosswatch("promote", "furnace", "--version", "1", "--to", "Archived", *at)
-    assert ended.returncode == 0, ended.stderr
-    told = ["furnace version 1 is in Archived", "furnace has no champion now"]
-    assert ended.stdout.splitlines() == told
-    again = ("--version", "1", "--to", "Production", "--override", "it was good")
-    ended = crosswatch("promote", "furnace", *again, *at)
-    assert ended.stdout.splitlines() == ["furnace version 1 is in Production, champion"]
+def test_a_champion_that_leaves_production_leaves_none(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def promote(*arguments: str) -> list[str]:
+        call = ["promote", "furnace", "--version", "1", "--workspace", str(workspace)]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*call, *arguments])
+        assert ended.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    gone = ["furnace version 1 is in Archived", "furnace has no champion now"]
+    assert promote("--to", "Archived") == gone
+    back = ["furnace version 1 is in Production, champion"]
+    assert promote("--to", "Production", "--override", "it was good") == back
 
 
 def test_the_history_of_an_unknown_model_names_the_known_ones(
@@ -187,18 +193,23 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path) -> None:
     told = iter(run.stderr.readline, "")
     assert any(line.startswith("refine ") for line in told), "ended before it trained"
     children = psutil.Process(run.pid).children(recursive=True)
-    assert len(children) >= 2  # the driver and the task that trains
-    run.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs(children, timeout=20)
-    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
-    assert run.wait(timeout=20) == 130
-    assert "stopped" in run.stderr.read()
+    try:
+        assert len(children) >= 2  # the driver and the task that trains
+        run.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(children, timeout=20)
+        assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
+        assert run.wait(timeout=20) == 130
+        assert "stopped" in run.stderr.read()
+    finally:
+        for process in (*children, run):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.mark.parametrize(
     ("claimed", "outcome", "batches"),
     [
-        ("already done: batch-1, batch-2", "already done", ["batch-1", "batch-2"]),
+        ("already done: batch-1, batch-2, batch-3", "already done", ["batch-1", "batch-2"]),
         ("batch-1: in the hands of run r (process 3 on h)", "busy", ["batch-1"]),
     ],
 )

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,6 +235,7 @@ def test_two_runs_at_once_write_a_batch_once(plant: Plant, monkeypatch) -> None:
 
     def count(*args, **options):
         written.append(1)
+        time.sleep(0.5)  # long enough for the other run to come this far
         return real(*args, **options)
 
     monkeypatch.setattr(stage, "write_batch", count)

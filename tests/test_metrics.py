@@ -19,7 +19,6 @@ from crosswatch.evaluation.classification import (
 from crosswatch.evaluation.segmentation import (
     pixel_confusion,
     segmentation_metrics,
-    segmentation_statistics,
 )
 
 GOLDEN = Path(__file__).parent / "golden"

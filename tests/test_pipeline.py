@@ -134,7 +134,8 @@ def test_the_version_carries_its_lineage_and_loads_through_mlflow(plant: Plant) 
 def test_the_same_trigger_again_is_already_done(plant: Plant) -> None:
     ended = plant.run()
     assert ended.returncode == 0
-    assert facts(ended)["outcome"] == "already done: batch-1"
+    assert facts(ended)["outcome"] == "already done"
+    assert facts(ended)["batches"] == ["batch-1"]
     assert "ingest" not in facts(ended)["seconds"]
     assert len(plant.registry.client.search_model_versions(f"name = '{MODEL}'")) == 1
 
@@ -149,7 +150,8 @@ def test_a_run_in_other_hands_is_left_alone(plant: Plant) -> None:
     assert mine is not None
     ended = plant.run(*option)
     assert ended.returncode == 0
-    assert facts(ended)["outcome"].startswith("batch-1: in the hands of run somebody")
+    assert facts(ended)["outcome"] == "busy"
+    assert facts(ended)["message"].startswith("batch-1: in the hands of run somebody")
     assert ledger.close(mine, "failed")
 
 
@@ -177,6 +179,13 @@ def test_bad_deliveries_are_quarantined_and_the_good_one_retrains(plant: Plant) 
     assert found["outcome"] == ("promoted" if verdict["promote"] else "refused")
     after = {path: path.read_bytes() for path in plant.arrivals.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_triggered_again_the_quarantined_deliveries_are_still_named(plant: Plant) -> None:
+    ended = plant.run("--set", "train.seed=2")
+    assert ended.returncode == 3
+    found = facts(ended)
+    assert (found["outcome"], set(found["quarantined"])) == ("already done", {"batch-3", "batch-4"})
 
 
 def test_only_bad_deliveries_are_a_mistake(tmp_path: Path) -> None:

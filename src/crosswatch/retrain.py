@@ -116,9 +116,9 @@ def _nothing_to_do(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[
     """Claim won nothing: "already done: A, B", or "A, B: in the hands of ..."."""
     message = run.outcomes.get("claim", "")
     is_done = message.startswith(f"{ALREADY_DONE}: ")
-    names = message.split(": ")[1 if is_done else 0]
+    names = message.split(": ")[1 if is_done else 0].split(", ")
     facts |= {"outcome": ALREADY_DONE if is_done else BUSY, "message": message}
-    facts["batches"] = names.split(", ") if names else []
+    facts["batches"] = [name for name in names if name not in facts["quarantined"]]
     return [("outcome", message), *_quarantined(facts)]
 
 

@@ -143,10 +143,10 @@ def _as_task(name: str, work: Callable[[], Result], *, framed: bool = False) -> 
         with progress.stage(name):
             return work()
     except UserError as error:
-        progress.emit("failed", stage=name, code=2, message=str(error))
+        progress.emit("failed", stage=name, code=progress.MISTAKE, message=str(error))
         sys.stderr.write(f"crosswatch {name}: {error}\n")
-        sys.exit(2)
+        sys.exit(progress.MISTAKE)
     except Exception as error:
         last = traceback.format_exception_only(error)[-1].strip()
-        progress.emit("failed", stage=name, code=1, message=last)
+        progress.emit("failed", stage=name, code=progress.FAILURE, message=last)
         raise

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from crosswatch.errors import UserError
 
+SIGMA = 25.5  # grey levels; OpenCV 5.0 takes any other value and uses this one all the same
 UNKNOWN = 255  # a pixel of an event that has no box: neither normal nor abnormal
 
 Mask = npt.NDArray[np.uint8]
@@ -24,14 +25,13 @@ Mask = npt.NDArray[np.uint8]
 class RefineConfig:
     masks: Literal["window_ends", "all", "none"] = "window_ends"
     radius_share: float = 0.11  # of the shorter side: 7 px at 64 px
-    sigma: float = 25.5  # grey levels, of 255
-    iterations: int = 2
+    iterations: int = 1
     leak_scale: float = 1.25  # the mask stays inside the box grown by this factor
 
     def __post_init__(self) -> None:
-        if not 0 < self.radius_share < 0.5 or self.sigma <= 0 or self.leak_scale < 1:
+        if not 0 < self.radius_share < 0.5 or self.leak_scale < 1:
             raise UserError(
-                f"radius_share {self.radius_share} lies in (0, 0.5), sigma {self.sigma} above 0, "
+                f"radius_share {self.radius_share} lies in (0, 0.5), "
                 f"leak_scale {self.leak_scale} at 1 or above"
             )
         if not 0 <= self.iterations <= 10:
@@ -60,7 +60,7 @@ def refine_mask(
     grey = cv2.cvtColor(np.ascontiguousarray(frame[top:bottom, left:right]), cv2.COLOR_RGB2GRAY)
     label = box_mask(corners, height, width)[top:bottom, left:right] * 255
     for _ in range(config.iterations):
-        label = cv2.ximgproc.weightedMedianFilter(grey, label, radius, config.sigma)
+        label = cv2.ximgproc.weightedMedianFilter(grey, label, radius, SIGMA)
     mask = np.zeros((height, width), np.uint8)
     mask[top:bottom, left:right] = label > 127
     return mask * box_mask(grown, height, width)

@@ -14,7 +14,7 @@ import pytest
 from deliveries import deliver
 from made import deliver_with_events, tiny_options
 
-from crosswatch import cli, retrain
+from crosswatch import artifacts, cli, retrain
 from crosswatch.kubeflow import LocalRun
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
 
@@ -250,3 +250,33 @@ def test_the_command_for_mlflow_names_the_database(
 
 def test_an_undefined_number_is_printed_as_such() -> None:
     assert [retrain._number(value) for value in (None, 0.5)] == ["undefined", "0.5000"]
+
+
+def test_what_nobody_foresaw_costs_a_traceback_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the unforeseen")
+
+    monkeypatch.setattr("crosswatch.stages.run", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ingest", "--arrivals", str(tmp_path), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "Traceback" in said
+    assert "RuntimeError: the unforeseen" in said
+
+
+def test_a_stage_command_quarantines_a_bad_batch_and_ends_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver_with_events(tmp_path / "arrivals", name="good")
+    bad = deliver(tmp_path / "arrivals", name="bad")
+    (bad / "signal.csv").write_text("changed behind the checksum")
+    paths = ["--arrivals", str(tmp_path / "arrivals"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ingest", *paths, *tiny_options()])
+    assert ended.value.code == 0
+    manifest = artifacts.open_artifact(tmp_path / "out")
+    assert "signal.csv: checksum mismatch" in manifest.quarantined["bad"]
+    assert "bad quarantined: signal.csv" in capsys.readouterr().err

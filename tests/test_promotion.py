@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosswatch import config
+from crosswatch import config, experiment
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig, compare
 from crosswatch.evaluation.scoring import Predictions
+from crosswatch.records import TimeRange
 from crosswatch.tracking import manual
 from crosswatch.tracking.history import History
-from crosswatch.tracking.promotion import GATE, Gate, weigh
+from crosswatch.tracking.promotion import GATE, Gate, judge, unjudged, weigh
 from crosswatch.tracking.registry import CHAMPION, ModelRegistry, RegistryPlace
 
 GATE_F1 = Gate(primary="f1", min_gain=0.0, evaluate=EvaluateConfig(block_s=5.0, samples=200))
@@ -187,3 +188,52 @@ def test_versions_scored_on_different_sets_are_not_compared(place: RegistryPlace
         manual.promote(place, "m", "4", "Production", override=None)
     assert ModelRegistry(place).client.get_model_version_by_alias("m", CHAMPION).tags
     assert champion(place) == "1"
+
+
+def test_an_undefined_metric_is_never_promoted_and_never_defends_itself() -> None:
+    found, nothing = predictions(0.8), predictions(0.8)
+    nothing.rows["label"] = 0
+    nothing.probability_NK[:] = (0.9, 0.1)
+    assert not weigh(nothing, None, GATE_F1, 1).promote
+    undefined = judge(
+        metric="f1",
+        evaluation_set="1",
+        candidate=0.5,
+        champion=float("nan"),
+        difference=weigh(found, found, GATE_F1, 1).difference,
+        min_gain=0.0,
+    )
+    assert undefined.promote
+    assert "undefined" in undefined.reasons[0]
+
+
+def test_two_that_cannot_be_compared_are_a_refusal_with_the_reason() -> None:
+    verdict = unjudged(predictions(0.9), GATE_F1, 2, "the champion takes other frames")
+    assert (verdict.promote, verdict.reasons) == (False, ("the champion takes other frames",))
+
+
+def test_instants_that_trained_the_champion_are_left_out() -> None:
+    made = predictions(0.9)
+    seen = TimeRange(batch="b", batch_digest="d", block="train", start_s=10.0, stop_s=20.0)
+    left = made.outside([seen], {"b": "d"}).rows["end_s"]
+    assert not ((left >= 10) & (left < 20)).any()
+    assert len(left) == len(made) - 20
+    assert len(made.outside([seen], {"b": "another delivery"})) == len(made)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["register.primary=fdr"], "'fdr' is not one of f1"),
+        (["register.primary=macro_f1"], "register.primary is macro_f1, which is not defined for 2"),
+        (["ingest.classes=[normal, a, b]"], "train.metric is f1, which is not defined for 3"),
+        (["ingest.frame_px=72"], r"ingest.frame_px: 72 is no positive multiple of 16"),
+        (["model.class_head=false"], r"model.class_head is false; selection and the gate need it"),
+        (["model.pixel_head=false", "register.primary=miou"], "register.primary is miou"),
+    ],
+)
+def test_what_the_gate_could_not_judge_is_refused_before_anything_runs(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        experiment.resolve("fmformer-furnace", experiment.over(None, settings))

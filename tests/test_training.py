@@ -324,17 +324,18 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_the_undisturbe
     settings = ("train.workers=2", "train.epochs=8")
     train(data, tmp_path / "whole", *settings)
     kept = tmp_path / "kept"
-    killer = threading.Thread(target=kill_a_worker_behind_an_epoch, args=(kept,))
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker_behind_an_epoch, args=(kept, killed))
     killer.start()
     train(data, tmp_path / "disturbed", *settings, checkpoints=kept)
     killer.join(timeout=60)
-    assert not killer.is_alive()
+    assert len(killed) == 1
     history = artifacts.read_json(tmp_path / "disturbed" / "curves.json")
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert largest_difference(tmp_path / "whole", tmp_path / "disturbed") == 0
 
 
-def kill_a_worker_behind_an_epoch(kept: Path) -> None:
+def kill_a_worker_behind_an_epoch(kept: Path, killed: list[int]) -> None:
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
         if list(kept.glob("*/epoch-*/manifest.json")):
@@ -342,6 +343,7 @@ def kill_a_worker_behind_an_epoch(kept: Path) -> None:
             workers = [process for process in mine if "RayTrainWorker" in process.name()]
             workers = workers or [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
             workers[0].kill()
+            killed.append(workers[0].pid)
             return
         time.sleep(0.02)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, config, progress
 from crosswatch.data import splits
@@ -23,6 +23,7 @@ from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import TimeRange
 
 BATCH = "batch"
+LOCK_TIMEOUT_S = 1800
 SOURCE = "source.json"
 
 
@@ -178,8 +179,18 @@ class _Ingestion:
             raise UserError(
                 f"{self.library}: cannot be written: {error.strerror}. Name a folder that you own."
             ) from error
-        with FileLock(self.library / f".{batch_id}.lock"):
+        lock = FileLock(self.library / f".{batch_id}.lock", timeout=LOCK_TIMEOUT_S)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"{batch_id}: another run has been ingesting it for {LOCK_TIMEOUT_S} s. "
+                "Wait for that run, or end it."
+            ) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def _digest_in_library(self, batch_id: str) -> str | None:
         if not (self.library / batch_id / artifacts.MANIFEST).exists():
@@ -320,7 +331,7 @@ def _summarise(draft: artifacts.Draft, batches: Mapping[str, Batch]) -> None:
     draft.counts["batches"] = len(batches)
     bounds = [batch.sync.get("bound_half_width_s") for batch in batches.values()]
     known = [f"±{1000 * bound:.0f} ms" for bound in bounds if bound is not None]
-    text = f"{len(batches)} batches"
+    text = f"batches: {len(batches)}"
     if known:
         text += f", clocks known to {', '.join(known)}"
     if draft.quarantined:

@@ -20,7 +20,7 @@ def simulate(*, out: Path, truth: Path | None = None, simulate: SimulateConfig) 
     ):
         _write_all(simulate, draft.path, hidden.path)
         draft.counts["batches"] = simulate.batches
-    progress.outcome(f"{simulate.batches} batches of {simulate.minutes:g} min")
+    progress.outcome(f"batches: {simulate.batches}, of {simulate.minutes:g} min each")
 
 
 def _write_all(simulate: SimulateConfig, arrivals: Path, truth: Path) -> None:

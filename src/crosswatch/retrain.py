@@ -3,7 +3,9 @@
 import dataclasses
 import datetime
 import json
+import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -198,9 +200,23 @@ def _next(workspace: Path) -> list[tuple[str, str]]:
     is_default = workspace.resolve() == Path("workspace").resolve()
     return [
         *([("next", "make ui: the runs, curves and models in MLflow")] if is_default else []),
-        ("next", f"crosswatch run --batches SRC --workspace {workspace}: retrain on more batches"),
-        ("next", "crosswatch run --show-config: every setting; --set train.epochs=8 changes one"),
+        (
+            "next",
+            f"{_command()} run --batches SRC --workspace {workspace}: retrain on more batches",
+        ),
+        (
+            "next",
+            f"{_command()} run --show-config: every setting; --set train.epochs=8 changes one",
+        ),
     ]
+
+
+def _command() -> str:
+    """How this program can be called again from here."""
+    here = Path(sys.argv[0])
+    if shutil.which("crosswatch") or here.name != "crosswatch":
+        return "crosswatch"
+    return os.path.relpath(here)
 
 
 def _print(closing: Closing, *, as_json: bool) -> None:

@@ -68,6 +68,6 @@ def _scores(predictions: Predictions, classes: Sequence[str], path: Path) -> Non
         )  # fmt: skip
         axis.plot(at, predictions.probability_NK[mine, 1], lw=1, label="score")
         axis.set(title=batch, ylim=(0, 1.02), ylabel="probability")
-    axes[0].legend(loc="upper left", fontsize="small")
+    axes[0].legend(loc="upper right", fontsize="small")
     axes[-1].set(xlabel="s on the control system's clock")
     figure.savefig(path, dpi=110)

@@ -218,6 +218,7 @@ def test_nothing_to_do_is_one_word_and_keeps_what_is_quarantined(
 ) -> None:
     run = LocalRun(log=tmp_path / "log", outcomes={"claim": claimed})
     run.note({"event": "quarantined", "batch": "batch-3", "reason": "video.mp4 is empty"})
+    run.note({"event": "idle", "outcome": outcome, "batches": batches})
     closing = retrain._closing(run, tmp_path)
     assert (closing.facts["outcome"], closing.facts["message"]) == (outcome, claimed)
     assert closing.facts["batches"] == batches

@@ -175,7 +175,6 @@ def job(data: Path, facts) -> learner.Job:
         checkpoints=data / "none",
         facts=facts,
         train=resolved().train,
-        pixels=True,
     )
 
 

@@ -30,6 +30,7 @@ class LocalRun:
     outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)  # before this run
+    idle: dict[str, Any] | None = None  # why there was nothing to do, and for which batches
     failure: dict[str, Any] | None = None
     stage: str = ""  # the one that began last
     unfinished: list[str] = dataclasses.field(default_factory=list)
@@ -48,6 +49,8 @@ class LocalRun:
             self.unfinished.remove(event["stage"])
         elif kind == "quarantined":
             self.quarantined[event["batch"]] = event["reason"]
+        elif kind == "idle":
+            self.idle = {key: event[key] for key in ("outcome", "batches")}
         elif kind == "failed":
             self.failure = dict(event)
 

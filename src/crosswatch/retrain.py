@@ -18,7 +18,6 @@ from crosswatch.errors import UserError
 from crosswatch.progress import FAILURE, MISTAKE
 
 DONE, QUARANTINE = 0, 3
-ALREADY_DONE, BUSY = "already done", "busy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,12 +114,10 @@ def _closing(run: kubeflow.LocalRun, workspace: Path) -> Closing:
 
 
 def _nothing_to_do(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Claim won nothing: "already done: A, B", or "A, B: in the hands of ..."."""
+    """Claim won nothing, and said why."""
+    assert run.idle is not None, "a run that registered nothing was idle, or it failed"
     message = run.outcomes.get("claim", "")
-    is_done = message.startswith(f"{ALREADY_DONE}: ")
-    names = message.split(": ")[1 if is_done else 0].split(", ")
-    facts |= {"outcome": ALREADY_DONE if is_done else BUSY, "message": message}
-    facts["batches"] = [name for name in names if name not in facts["quarantined"]]
+    facts |= {**run.idle, "message": message}
     return [("outcome", message), *_quarantined(facts)]
 
 

@@ -16,6 +16,7 @@ from crosswatch.errors import UserError
 
 OWNER_PID = "CROSSWATCH_OWNER_PID"
 QUARANTINED = "quarantined.json"
+ALREADY_DONE, BUSY = "already done", "busy"  # why a claim won nothing
 
 Result = TypeVar("Result")
 
@@ -41,7 +42,7 @@ def run_stage(
         progress.emit("artifact", stage=name, path=str(folders["out"].resolve()))
         quarantined = artifacts.open_artifact(folders["out"], verify=False).quarantined
         if run_folder is not None:
-            artifacts.write_json(Path(run_folder) / QUARANTINED, dict(quarantined))
+            artifacts.replace_json(Path(run_folder) / QUARANTINED, dict(quarantined))
 
     _as_task(name, work)
 
@@ -80,7 +81,7 @@ def claim(
             for subject, key in keys.items()
         ]
         won = [dataclasses.asdict(item) for item in claims if item is not None]
-        artifacts.write_json(_claims_file(Path(workspace), run_id), won)
+        artifacts.replace_json(_claims_file(Path(workspace), run_id), won)
         return _decide(ledger, keys, len(won))
 
     return _as_task("claim", work, framed=True)
@@ -103,7 +104,7 @@ def summary(*, workspace: str, run_id: str, state: str) -> None:
                 ledger.close(item, "quarantined", reason=quarantined[item.subject])
             else:
                 ledger.close(item, "done")
-        artifacts.write_json(
+        artifacts.replace_json(
             path.with_name("summary.json"), {"run": run_id, "state": state, "claims": len(won)}
         )
         progress.outcome(f"{len(won)} claims {ended}" if won else "nothing was claimed")
@@ -124,9 +125,12 @@ def _decide(ledger: Ledger, keys: Mapping[str, str], won: int) -> str:
         entry = ledger.entry(keys[busy[0]])
         progress.outcome(f"{', '.join(busy)}: in the hands of run {entry['run']} "
                          f"(process {entry['pid']} on {entry['host']})")  # fmt: skip
-        return "busy"
-    progress.outcome(f"already done: {', '.join(keys)}")
-    return "already done"
+        progress.emit("idle", outcome=BUSY, batches=busy)
+        return BUSY
+    progress.outcome(f"{ALREADY_DONE}: {', '.join(keys)}")
+    done = [subject for subject, state in states.items() if state == "done"]
+    progress.emit("idle", outcome=ALREADY_DONE, batches=done)
+    return ALREADY_DONE
 
 
 def _claims_file(workspace: Path, run_id: str) -> Path:

@@ -37,8 +37,8 @@ def train(
 ) -> None:
     """A training that was cut off goes on from what stands in `checkpoints`."""
     batch_set = open_set(batches)
-    verify_labels(labels, batch_set_digest=batch_set.digest)
-    parents = {"batches": batch_set.digest, "labels": artifacts.open_artifact(labels).digest}
+    labelled = verify_labels(labels, batch_set_digest=batch_set.digest)
+    parents = {"batches": batch_set.digest, "labels": labelled.digest}
     settings = {section: config.plain(value) for section, value in
                 (("windows", windows), ("model", model), ("train", train))}  # fmt: skip
     facts = _facts(batch_set, windows, model)
@@ -57,7 +57,6 @@ def train(
                 checkpoints=scratch,
                 facts=facts,
                 train=train,
-                pixels=model.pixel_head,
             )
         )
         seen = [item for item in batch_set.ranges if item.block != "evaluation"]

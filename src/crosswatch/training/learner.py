@@ -65,7 +65,6 @@ class Job:
     checkpoints: Path
     facts: DetectorFacts
     train: TrainConfig
-    pixels: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,6 @@ class LabelledWindows:
     labels: tuple[BatchLabels, ...]
     class_N: npt.NDArray[np.int64]
     facts: DetectorFacts
-    pixels: bool
 
     @classmethod
     def open(cls, job: Job, block: Block) -> "LabelledWindows":
@@ -129,14 +127,14 @@ class LabelledWindows:
             labels=labels,
             class_N=np.concatenate(classes),
             facts=job.facts,
-            pixels=job.pixels,
         )
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def example(self, rows: Rows, share: float = 1.0) -> Example:
-        mask = torch.from_numpy(self._masks(rows)).long() if self.pixels else None
+        learns_pixels = self.facts.model.pixel_head
+        mask = torch.from_numpy(self._masks(rows)).long() if learns_pixels else None
         return Example(
             inputs=self.facts.read(self.windows, rows),
             class_B=torch.from_numpy(self.class_N[rows]),

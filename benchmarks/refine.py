@@ -17,7 +17,7 @@ import numpy as np
 from crosswatch.annotation.propagate import propagate
 from crosswatch.annotation.refine import RefineConfig, box_mask, refine_mask
 from crosswatch.annotation.score import mask_iou
-from crosswatch.data.adapters import ADAPTERS
+from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.sync import SyncConfig
@@ -29,11 +29,11 @@ EVERY = 12  # frames; the two a second at which windows end
 
 def overlaps(folder: Path, sync: SyncConfig) -> np.ndarray:
     """(N, 3) of the one batch in `folder`: event's number, IoU of the box, IoU of the mask."""
-    (arrival,) = ADAPTERS["arrival"].find(folder / "arrivals").arrivals
+    (arrival,) = ArrivalAdapter().find(folder / "arrivals").arrivals
     out = folder / "batch"
     out.mkdir()
     ingest = IngestConfig()
-    write_batch(ADAPTERS["arrival"].read(arrival), out, ingest=ingest, sync=sync)
+    write_batch(ArrivalAdapter().read(arrival), out, ingest=ingest, sync=sync)
     batch = open_batch(out, batch_id=arrival.id, digest=arrival.digest)
     truth = read_truth(folder / "truth" / arrival.id)
     times = np.asarray(batch.frame_times)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from crosswatch import config, progress, stages
 from crosswatch.artifacts import write_json
-from crosswatch.data.adapters import ADAPTERS
+from crosswatch.data.adapters import open_adapter
 from crosswatch.data.splits import SplitConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import measure
@@ -48,7 +48,7 @@ def crossvalidate(batches: Path, out: Path, experiment: Experiment) -> dict[str,
     Raises:
         UserError: fewer than two batches.
     """
-    ids = [arrival.id for arrival in ADAPTERS[experiment.ingest.adapter].find(batches).arrivals]
+    ids = [arrival.id for arrival in open_adapter(experiment.ingest).find(batches).arrivals]
     if len(ids) < 2:
         raise UserError(f"{batches}: holds {len(ids)} batch; two or more make folds")
     found = [_fold(batches, out, experiment, ids, number) for number in range(len(ids))]

@@ -7,3 +7,8 @@ class UserError(ValueError):
 
 class BadBatchError(UserError):
     """A batch that cannot be used as it arrived; it is quarantined with this reason."""
+
+
+class ResourceError(Exception):
+    """A disk, network or server failed: one line and exit code 1. Nothing is half-done; the same
+    command, run again, goes on from there."""

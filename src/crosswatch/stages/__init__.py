@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import config, progress
+from crosswatch.data.store.place import Bucket, Place
+from crosswatch.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +68,8 @@ def function_of(name: str) -> Callable[..., None]:
 
 def paths_of(name: str) -> dict[str, bool]:
     """A stage's directories, and whether each may be left out."""
-    hints = typing.get_type_hints(function_of(name))
     parameters = inspect.signature(function_of(name)).parameters
-    return {
-        parameter: parameters[parameter].default is None
-        for parameter, hint in hints.items()
-        if parameter != "return" and _is_path(hint)
-    }
+    return {role: parameters[role].default is None for role in _places_of(name)}
 
 
 def sections_of(name: str) -> dict[str, type]:
@@ -85,14 +82,26 @@ def sections_of(name: str) -> dict[str, type]:
     }
 
 
-def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Path | None]) -> None:
-    """Build a stage's sections from plain values and call it."""
+def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Place | None]) -> None:
+    """Build a stage's sections from plain values and call it.
+
+    Raises:
+        UserError: a value is wrong, or a bucket stands where the stage needs a folder.
+    """
+    for role, hint in _places_of(name).items():
+        if isinstance(paths.get(role), Bucket) and Bucket not in typing.get_args(hint):
+            raise UserError(f"--{role} {paths[role]}: is a bucket; a folder is needed here")
     sections: dict[str, Any] = {
         section: config.build(cls, values.get(section, {}), where=section)
         for section, cls in sections_of(name).items()
     }
     with progress.stage(name):
         function_of(name)(**paths, **sections)
+
+
+def _places_of(name: str) -> dict[str, Any]:
+    hints = typing.get_type_hints(function_of(name))
+    return {role: hint for role, hint in hints.items() if role != "return" and _is_path(hint)}
 
 
 def _is_path(hint: Any) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from crosswatch import artifacts, config, progress, stages
-from crosswatch.data.adapters import ADAPTERS
+from crosswatch.data.adapters import open_adapter
+from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.ledger import Claim, Ledger
 from crosswatch.errors import UserError
 
@@ -69,7 +70,8 @@ def claim(
         values = json.loads(settings)
         values.pop("lineage", None)
         basis = [recipe, values, artifacts.code_version()]
-        found = ADAPTERS[values["ingest"]["adapter"]].find(Path(batches))
+        ingest = config.build(IngestConfig, values["ingest"], where="ingest")
+        found = open_adapter(ingest).find(Path(batches))
         if not found.arrivals:
             waiting = ", ".join(found.not_arrived) or "nothing"
             raise UserError(f"{batches}: no batch has arrived; found without SHA256SUMS: {waiting}")

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, config, progress
 from crosswatch.data import splits
-from crosswatch.data.adapters import ADAPTERS, Arrival
+from crosswatch.data.adapters import Arrival, open_adapter
 from crosswatch.data.batches import BATCH_SET, SET_INDEX, Batch, open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.splits import SplitConfig
@@ -38,7 +38,7 @@ def ingest(
     windows: WindowConfig,
 ) -> None:
     """`known` is the library of batches that earlier runs ingested; new ones are added to it."""
-    found = ADAPTERS[ingest.adapter].find(arrivals)
+    found = open_adapter(ingest).find(arrivals)
     if not found.arrivals:
         waiting = ", ".join(found.not_arrived)
         why = f"; still arriving (no SHA256SUMS yet): {waiting}" if waiting else ""
@@ -110,7 +110,7 @@ class _Ingestion:
             try:
                 with self._held(batch_id):
                     if self._digest_in_library(batch_id) is None:
-                        self._write(_source_of(folder, batch_id, self.ingest.adapter))
+                        self._write(_source_of(folder, batch_id, self.ingest))
                     self._link(batch_id)
             except UserError as error:
                 self.leave_out(batch_id, str(error))
@@ -203,7 +203,7 @@ class _Ingestion:
         return manifest.parents["arrival"]
 
     def _write(self, arrival: Arrival) -> None:
-        raw = ADAPTERS[self.ingest.adapter].read(arrival)
+        raw = open_adapter(self.ingest).read(arrival)
         with artifacts.create(
             self.library / arrival.id,
             kind=BATCH,
@@ -248,7 +248,7 @@ def _known_batches(known: Path | None, library: Path) -> dict[str, Path]:
     return dict(sorted(newest.items()))
 
 
-def _source_of(folder: Path, batch_id: str, adapter: str) -> Arrival:
+def _source_of(folder: Path, batch_id: str, ingest: IngestConfig) -> Arrival:
     """The delivery that a known batch was made from.
 
     Raises:
@@ -264,7 +264,7 @@ def _source_of(folder: Path, batch_id: str, adapter: str) -> Arrival:
         ) from error
     if not source.exists():
         raise UserError(f"{why}, and its delivery {source} is gone. Deliver it again.")
-    for arrival in ADAPTERS[adapter].find(source).arrivals:
+    for arrival in open_adapter(ingest).find(source).arrivals:
         if arrival.id == batch_id and arrival.digest == manifest.parents.get("arrival"):
             return arrival
     raise UserError(f"{why}, and its delivery {source} has changed since. Deliver it again.")

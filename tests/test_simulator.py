@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswatch.config import build
+from crosswatch.data.audio import RawAudio, decode_audio
 from crosswatch.errors import UserError
 from crosswatch.synthetic import SimulateConfig, batch_id, read_truth, simulate_batch
 from crosswatch.synthetic.clocks import deliver_frames
 from crosswatch.synthetic.current import run_arc
+from crosswatch.synthetic.microphone import BLOCK, STEP, Sound, Strikes, write_sound
 from crosswatch.synthetic.plant import event_limits
 from crosswatch.synthetic.schedule import EVENT_DURATION_S, MIN_GAP_S, plan_batch, plan_events
 
@@ -27,6 +30,7 @@ LAYOUT = {
     "video.mp4",
     "video_times.csv",
     "signal.csv",
+    "audio.wav",
     "annotations.json",
     "SHA256SUMS",
 }
@@ -62,9 +66,14 @@ def test_batch_json_declares_the_files_that_are_there(batch: tuple[Path, Path]) 
     arrival, _ = batch
     declared = json.loads((arrival / "batch.json").read_text())
     assert declared["id"] == arrival.name
-    video, signal = declared["streams"]["video"], declared["streams"]["signal"]
-    assert (video["clock"], signal["clock"]) == ("camera", "control")
-    for name in (video["file"], video["times"], signal["file"], declared["annotations"]):
+    video, signal, audio = (declared["streams"][name] for name in ("video", "signal", "audio"))
+    assert [stream["clock"] for stream in (video, signal, audio)] == [
+        "camera",
+        "control",
+        "microphone",
+    ]
+    files = (video["file"], video["times"], signal["file"], audio["file"])
+    for name in (*files, declared["annotations"]):
         assert (arrival / name).stat().st_size > 0
     with (arrival / signal["file"]).open(newline="") as file:
         assert next(csv.reader(file)) == ["time_s", *signal["columns"]]
@@ -73,7 +82,7 @@ def test_batch_json_declares_the_files_that_are_there(batch: tuple[Path, Path]) 
 def test_same_seed_same_bytes(batch: tuple[Path, Path], tmp_path: Path) -> None:
     arrival, _ = batch
     again, _ = simulate(SMALL, 0, tmp_path)
-    for name in ("signal.csv", "annotations.json", "video_times.csv", "batch.json"):
+    for name in ("signal.csv", "annotations.json", "video_times.csv", "audio.wav", "batch.json"):
         assert (again / name).read_bytes() == (arrival / name).read_bytes()
 
 
@@ -81,7 +90,7 @@ def test_another_seed_or_index_is_another_batch(batch: tuple[Path, Path], tmp_pa
     arrival, _ = batch
     for config, index in ((replace(SMALL, seed=8), 0), (SMALL, 1)):
         other, _ = simulate(config, index, tmp_path / str(config.seed))
-        for name in ("signal.csv", "annotations.json"):
+        for name in ("signal.csv", "annotations.json", "audio.wav"):
             assert (other / name).read_bytes() != (arrival / name).read_bytes()
 
 
@@ -90,7 +99,7 @@ def test_a_batch_does_not_depend_on_how_many_there_are(
 ) -> None:
     arrival, _ = batch
     alone, _ = simulate(replace(SMALL, batches=1), 0, tmp_path)
-    for name in ("signal.csv", "annotations.json", "video_times.csv"):
+    for name in ("signal.csv", "annotations.json", "video_times.csv", "audio.wav"):
         assert (alone / name).read_bytes() == (arrival / name).read_bytes()
 
 
@@ -149,9 +158,12 @@ def test_the_signal_has_its_rate_and_plausible_currents(batch: tuple[Path, Path]
 
 def test_the_clocks_differ_within_their_limits(batch: tuple[Path, Path]) -> None:
     arrival, truth_folder = batch
-    clock = read_truth(truth_folder).clock
-    assert 0 < abs(clock.offset_s) <= SMALL.max_offset_s
-    assert 0 < abs(clock.drift_ppm) <= SMALL.max_drift_ppm
+    clock, microphone = read_truth(truth_folder).clock, read_truth(truth_folder).microphone
+    assert microphone is not None
+    for one in (clock, microphone):
+        assert 0 < abs(one.offset_s) <= SMALL.max_offset_s
+        assert 0 < abs(one.drift_ppm) <= SMALL.max_drift_ppm
+    assert clock != microphone
     stamps_s = numbers(arrival / "video_times.csv")[:, 1]
     error_s = clock.to_control(stamps_s) - read_truth(truth_folder).control_s
     assert 0 < np.abs(error_s).max() < 0.5 / SMALL.fps
@@ -215,6 +227,7 @@ def test_an_odd_frame_size_is_refused(tmp_path: Path) -> None:
         ({"minutes": 0}, "minutes is 0; it has to be above 0"),
         ({"keyframe_every_s": 0}, "keyframe_every_s is 0; it has to be above 0"),
         ({"events_min": 5, "events_max": 4}, "events_min is 5 and events_max 4"),
+        ({"audio_rate_hz": 4000}, "audio_rate_hz is 4000; expected 8000..192000"),
         ({"dropped_share": 1.5}, "dropped_share is 1.5; expected 0..1"),
         ({"abnormal_share_min": 0.5}, "abnormal_share_min is 0.5 and abnormal_share_max 0.3"),
         ({"note_error_s": -1}, "note_error_s is -1; it has to be 0 or above"),
@@ -328,3 +341,83 @@ def test_the_flame_follows_the_arc(tmp_path: Path) -> None:
     assert match(0.0) > 0.5
     assert match(0.0) > match(1.5) + 0.2
     assert match(0.0) > match(-1.5) + 0.2
+
+
+def recorded(path: Path) -> np.ndarray:
+    with wave.open(str(path), "rb") as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+def test_the_sound_is_as_long_as_the_batch_and_hardly_clipped(batch: tuple[Path, Path]) -> None:
+    sound = recorded(batch[0] / "audio.wav")
+    assert sound.size == SMALL.minutes * 60 * SMALL.audio_rate_hz
+    assert 1_000 < sound.std() < 10_000
+    assert (np.abs(sound.astype(int)) >= 32_767).mean() < 1e-3
+
+
+def test_without_sound_everything_else_stays_as_it_is(
+    batch: tuple[Path, Path], tmp_path: Path
+) -> None:
+    heard, heard_truth = batch
+    deaf, deaf_truth = simulate(replace(SMALL, audio=False), 0, tmp_path)
+    assert {path.name for path in deaf.iterdir()} == LAYOUT - {"audio.wav"}
+    for name in LAYOUT - {"audio.wav", "batch.json", "SHA256SUMS"}:
+        assert (deaf / name).read_bytes() == (heard / name).read_bytes(), name
+    assert (deaf_truth / "frames.npz").read_bytes() == (heard_truth / "frames.npz").read_bytes()
+    told, truth = (
+        json.loads((folder / name).read_text())
+        for folder, name in ((heard, "batch.json"), (heard_truth, "truth.json"))
+    )
+    del told["streams"]["audio"], truth["microphone"]
+    assert json.loads((deaf / "batch.json").read_text()) == told
+    assert json.loads((deaf_truth / "truth.json").read_text()) == truth
+    assert read_truth(deaf_truth).microphone is None
+
+
+def test_the_hum_follows_the_arc_on_the_microphones_clock(tmp_path: Path) -> None:
+    config = replace(SMALL, minutes=2.0, events_min=3, events_max=5)
+    arrival, truth_folder = simulate(config, 0, tmp_path)
+    raw = RawAudio(path=arrival / "audio.wav", rate_hz=16_000, clock="microphone")
+    heard = decode_audio(raw, tmp_path / "audio.npy", rate_hz=16_000, max_bad_share=0.0)
+    microphone = read_truth(truth_folder).microphone
+    assert microphone is not None
+    half_second = np.convolve(heard.loudness[:, 1], np.full(25, 0.04), mode="same")
+    signal = numbers(arrival / "signal.csv")[8:-8]
+    power = np.log((signal[:, 1:] ** 2).sum(axis=1))
+
+    def match(shift_s: float) -> float:
+        control_s = microphone.to_control(heard.loudness_s) + shift_s
+        seen = np.interp(signal[:, 0], control_s, half_second)
+        return float(np.corrcoef(np.diff(seen), np.diff(power))[0, 1])
+
+    shifts_s = np.arange(-3.0, 3.01, 0.1)
+    matches = np.array([match(shift_s) for shift_s in shifts_s])
+    assert abs(shifts_s[matches.argmax()]) <= 0.1 + 1e-9
+    assert matches.max() > 0.5
+    assert matches.max() > matches[np.abs(shifts_s) > 1.0].max() + 0.2
+
+
+def test_a_block_ends_without_a_seam(tmp_path: Path) -> None:
+    """Hum and a knock, each across the border of two blocks, as one formula says."""
+    steps = BLOCK // STEP + 100
+    shape = np.sin(np.arange(4_800) / 20, dtype=np.float32)
+    silence = Strikes(at=np.zeros(0, np.int64), peak=np.zeros(0, np.float32))
+    sound = Sound(
+        rate_hz=16_000,
+        samples=steps * STEP,
+        waves=np.arange(steps + 1) * 0.997,
+        hum=np.full(steps + 1, 0.2),
+        hiss=np.zeros(steps + 1),
+        wave=np.sin(2 * np.pi * np.arange(4_096) / 4_096).astype(np.float32),
+        knock_shapes=np.stack([shape] * 12),
+        knocks=Strikes(at=np.array([BLOCK - 1_000]), peak=np.float32([0.5])),
+        crackles=silence,
+    )
+    write_sound(tmp_path / "a.wav", sound, np.random.default_rng(0))
+    expected = 0.2 * np.sin(2 * np.pi * 0.997 * np.arange(steps * STEP) / STEP)
+    expected[BLOCK - 1_000 : BLOCK + 3_800] += 0.5 * shape
+    # a wave of 4096 points errs by up to 2 pi / 4096 of the hum, rounding by half a level
+    np.testing.assert_allclose(
+        recorded(tmp_path / "a.wav") / 32_767, expected, atol=0.2 * 2 * np.pi / 4_096 + 2e-5
+    )

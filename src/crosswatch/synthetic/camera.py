@@ -22,13 +22,12 @@ from crosswatch.synthetic.noise import (
     smooth_step,
 )
 from crosswatch.synthetic.scene import MIST_LEVELS, NOISE_FRAMES, Scene, window
-from crosswatch.synthetic.schedule import Schedule
+from crosswatch.synthetic.schedule import Schedule, mist_surges
 
 FrameArray = NDArray[np.uint8]
 CRF = 20
 """x264's quality: low enough that the barely visible spots survive."""
 REPORT_FRAMES = 250
-MIST_EDGE_S = 3.0
 AMBIENT_EDGE_S = 0.6
 
 
@@ -53,7 +52,7 @@ def plan_course(
         times_s=times_s,
         flame=arc.flame_at(times_s) * np.clip(flicker, 0.4, 1.6),
         ambient=_ambient(schedule, times_s),
-        mist=np.clip(0.15 + 0.1 * wisps, 0.0, None) + _mist_surges(schedule, times_s),
+        mist=np.clip(0.15 + 0.1 * wisps, 0.0, None) + mist_surges(schedule, times_s),
     )
 
 
@@ -62,15 +61,6 @@ def _ambient(schedule: Schedule, times_s: TimeArray) -> TimeArray:
     for step in schedule.ambient:
         level += (step.level - level) * smooth_step((times_s - step.start_s) / AMBIENT_EDGE_S)
     return level
-
-
-def _mist_surges(schedule: Schedule, times_s: TimeArray) -> TimeArray:
-    density = np.zeros(times_s.size)
-    for surge in schedule.mist_surges:
-        rising = smooth_step((times_s - surge.start_s) / MIST_EDGE_S)
-        fading = smooth_step((surge.start_s + surge.duration_s - times_s) / MIST_EDGE_S)
-        density = np.maximum(density, surge.level * np.minimum(rising, fading))
-    return density
 
 
 @dataclass(frozen=True, kw_only=True)

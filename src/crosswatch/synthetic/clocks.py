@@ -1,4 +1,4 @@
-"""Two clocks that disagree, and a camera that does not deliver every frame once."""
+"""Clocks that disagree, and a camera that does not deliver every frame once."""
 
 from dataclasses import dataclass
 
@@ -16,19 +16,19 @@ DOUBLE_DELAY_S = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class CameraClock:
-    """t_control = t_camera * (1 + drift_ppm * 1e-6) + offset_s."""
+class DeviceClock:
+    """t_control = t_device * (1 + drift_ppm * 1e-6) + offset_s, for a camera or a microphone."""
 
     offset_s: float
     drift_ppm: float
 
-    def to_control(self, camera_s: TimeArray) -> TimeArray:
-        """Instants of the camera's clock on the control system's clock."""
-        return np.asarray(camera_s * (1.0 + self.drift_ppm * 1e-6) + self.offset_s)
+    def to_control(self, device_s: TimeArray) -> TimeArray:
+        """Instants of the device's clock on the control system's clock."""
+        return np.asarray(device_s * (1.0 + self.drift_ppm * 1e-6) + self.offset_s)
 
-    def offset_at(self, camera_s: float) -> float:
-        """t_control - t_camera at this instant of the camera's clock."""
-        return camera_s * self.drift_ppm * 1e-6 + self.offset_s
+    def offset_at(self, device_s: float) -> float:
+        """t_control - t_device at this instant of the device's clock."""
+        return device_s * self.drift_ppm * 1e-6 + self.offset_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Delivery:
 
 def draw_clock(
     rng: np.random.Generator, *, max_offset_s: float, max_drift_ppm: float
-) -> CameraClock:
+) -> DeviceClock:
     """A clock that is wrong within the limits."""
-    return CameraClock(
+    return DeviceClock(
         offset_s=float(rng.uniform(-max_offset_s, max_offset_s)),
         drift_ppm=float(rng.uniform(-max_drift_ppm, max_drift_ppm)),
     )

@@ -26,8 +26,12 @@ class Arc:
 
     def flame_at(self, times_s: TimeArray) -> TimeArray:
         """Brightness that the arc power gives the flame at these instants; 1 on average."""
-        power = (self.current_a**2).sum(axis=0)
-        relative = (power / power.mean()) ** difficulty.FLAME_GAMMA
+        relative = self._relative_power() ** difficulty.FLAME_GAMMA
+        return np.asarray(np.interp(times_s, self.times_s, relative), dtype=np.float64)
+
+    def hum_at(self, times_s: TimeArray) -> TimeArray:
+        """Loudness that the arc power gives the hum at these instants; 1 on average."""
+        relative = self._relative_power() ** difficulty.HUM_GAMMA
         return np.asarray(np.interp(times_s, self.times_s, relative), dtype=np.float64)
 
     def sample(self, times_s: TimeArray, *, period_s: float) -> TimeArray:
@@ -42,13 +46,17 @@ class Arc:
         ]
         return np.stack(columns, axis=1) / period_s
 
+    def _relative_power(self) -> TimeArray:
+        power = (self.current_a**2).sum(axis=0)
+        return np.asarray(power / power.mean(), dtype=np.float64)
+
 
 def run_arc(rng: np.random.Generator, schedule: Schedule) -> Arc:
     """Let the arc burn through one batch."""
     count = int((schedule.duration_s + 2 * PAD_S) * GRID_HZ) + 1
     times_s = -PAD_S + np.arange(count) / GRID_HZ
-    drift, restless = _trace(times_s, schedule.events)
-    dip, stirred = _feeding(times_s, schedule.feeds)
+    drift, restless = trace(times_s, schedule.events)
+    dip, stirred = feeding(times_s, schedule.feeds)
     relative = (
         1.0
         + _cycle(rng, times_s)
@@ -66,7 +74,7 @@ def phase_weights(centre_x_share: float) -> TimeArray:
     return np.asarray(np.exp(-((distance / 0.3) ** 2)), dtype=np.float64)
 
 
-def _trace(times_s: TimeArray, events: tuple[Event, ...]) -> tuple[TimeArray, TimeArray]:
+def trace(times_s: TimeArray, events: tuple[Event, ...]) -> tuple[TimeArray, TimeArray]:
     """An anomaly's weak, late effect: a drop (3, N) and a gain of the fluctuation (3, N)."""
     drift = np.zeros((3, times_s.size))
     restless = np.zeros((3, times_s.size))
@@ -81,7 +89,7 @@ def _trace(times_s: TimeArray, events: tuple[Event, ...]) -> tuple[TimeArray, Ti
     return drift, restless
 
 
-def _feeding(times_s: TimeArray, feeds: tuple[Feed, ...]) -> tuple[TimeArray, TimeArray]:
+def feeding(times_s: TimeArray, feeds: tuple[Feed, ...]) -> tuple[TimeArray, TimeArray]:
     """Each feed's dip (N,) and the restlessness (N,) that comes with it."""
     dip = np.zeros(times_s.size)
     for feed in feeds:

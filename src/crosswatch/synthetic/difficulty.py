@@ -57,3 +57,35 @@ FLAME_GAMMA = 1.5
 """Brightness goes with (arc power) ** gamma."""
 FLICKER_SHARE = 0.08
 """Standard deviation of the flame's own 1/f flicker."""
+
+# --- what the microphone hears; amplitudes are shares of full scale
+HUM_GAMMA = 1.0
+"""Loudness of the hum goes with (arc power) ** gamma: an arc sounds by the change of its power."""
+HUM_AMPLITUDE = 0.10
+"""Standard deviation of the hum at mean power."""
+HUM_FLUTTER_SHARE = 0.06
+"""Standard deviation of the hum's own 1/f flutter: slag and charge muffle the arc now and then."""
+HUM_SHIVER_SHARE = 0.05
+"""Standard deviation of the hum's own quick flutter (0.3 s), which hides most of a restless arc."""
+MAINS_WANDER_HZ = 0.02
+"""Standard deviation of the mains frequency."""
+HISS_AMPLITUDE = 0.02
+"""Standard deviation of the gas hiss without mist, before its band takes a quarter of it away."""
+HISS_MIST_GAIN = 1.5
+"""By how much the densest surge of mist raises the hiss: steam is blown in."""
+HISS_FLUTTER_SHARE = 0.2
+"""Standard deviation of the hiss's own slow course."""
+KNOCKS_PER_S = 0.25
+"""Rate at which lumps of charge fall when nothing is fed."""
+KNOCK_FEED_RATE_PER_S = 4.0
+"""Further knocks while the strongest feed is fresh."""
+KNOCK_PEAK = (0.06, 1.2)
+"""Loudness of a knock, drawn evenly on a logarithmic scale; the loudest are clipped."""
+CRACKLES_PER_S = 4.0
+"""Rate of the arc's crackle."""
+CRACKLE_TRACE_GAIN = 0.2
+"""By how much it rises as the fast fluctuation doubles: all that the sound adds of an anomaly."""
+CRACKLE_FEED_GAIN = 0.6
+"""By how much it rises while the strongest feed is fresh, so that crackle alone proves nothing."""
+CRACKLE_PEAK = (0.2, 0.9)
+"""Loudness of a crackle before the band of the hiss takes most of it away."""

@@ -1,12 +1,7 @@
 """A simulated plant: draw a batch, film it, meter it, annotate it, hand it in."""
 
-import csv
-import hashlib
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +12,16 @@ import numpy as np
 from crosswatch.errors import UserError
 from crosswatch.synthetic.camera import Camera, Course, plan_course, shoot_all, write_video
 from crosswatch.synthetic.clocks import (
-    CameraClock,
     Delivery,
+    DeviceClock,
     deliver_frames,
     draw_clock,
     sample_times,
 )
 from crosswatch.synthetic.current import Arc, run_arc
 from crosswatch.synthetic.glow import Glow, anomaly_glow, distractor_glow
+from crosswatch.synthetic.handover import Delivered, write_csv, write_json, write_sums
+from crosswatch.synthetic.microphone import plan_sound, write_sound
 from crosswatch.synthetic.notes import write_notes
 from crosswatch.synthetic.scene import Scene, build_scene
 from crosswatch.synthetic.schedule import EventLimits, Schedule, plan_batch
@@ -33,8 +30,19 @@ from crosswatch.synthetic.truth import TruthRecorder
 PLANT = "simulated-furnace"
 FIRST_START = datetime(2025, 1, 6, 6, 0, tzinfo=UTC)
 BETWEEN_STARTS = timedelta(hours=8)
+LEAST_AUDIO_HZ, MOST_AUDIO_HZ = 8_000, 192_000
 PHASES = ("phase_a", "phase_b", "phase_c")
-SUBSYSTEMS = ("schedule", "current", "clocks", "samples", "glows", "scene", "course", "notes")
+SUBSYSTEMS = (
+    "schedule",
+    "current",
+    "clocks",
+    "samples",
+    "glows",
+    "scene",
+    "course",
+    "notes",
+    "microphone",  # a new one stands last, so that the others keep their random streams
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,8 @@ class SimulateConfig:
     fps: float = 25.0
     frame_px: int = 128
     signal_rate_hz: float = 2.0
+    audio: bool = True
+    audio_rate_hz: int = 16_000
     seed: int = 7
     events_min: int = 10
     events_max: int = 14
@@ -69,7 +79,9 @@ class Plant:
 
     schedule: Schedule
     arc: Arc
-    clock: CameraClock
+    clock: DeviceClock
+    microphone: DeviceClock | None
+    """None where nothing listens."""
     delivery: Delivery
     spots: tuple[Glow, ...]
     distractors: tuple[Glow, ...]
@@ -100,14 +112,20 @@ def simulate_batch(
         raise UserError(f"{arrivals / name} exists already; choose another folder or remove it.")
     streams = _random_streams(config.seed, index)
     plant = _draw_plant(config, streams)
-    with _Delivered(arrivals / name) as folder, _Delivered(truth / name) as truth_folder:
+    with Delivered(arrivals / name) as folder, Delivered(truth / name) as truth_folder:
         _write_signal(folder / "signal.csv", plant, config, streams["samples"])
-        _write_json(folder / "annotations.json", _notes(plant, config, streams["notes"]))
+        write_json(folder / "annotations.json", _notes(plant, config, streams["notes"]))
         recorder = _film(folder, plant, config, progress)
-        _write_json(folder / "batch.json", _describe(config, index))
-        _write_sums(folder)
+        if plant.microphone is not None:
+            _record(folder / "audio.wav", plant, plant.microphone, config, streams["microphone"])
+        write_json(folder / "batch.json", _describe(config, index))
+        write_sums(folder)
         recorder.write(
-            truth_folder, clock=plant.clock, delivery=plant.delivery, schedule=plant.schedule
+            truth_folder,
+            clock=plant.clock,
+            microphone=plant.microphone,
+            delivery=plant.delivery,
+            schedule=plant.schedule,
         )
 
 
@@ -122,32 +140,15 @@ def event_limits(config: SimulateConfig) -> EventLimits:
     )
 
 
-class _Delivered:
-    """A folder that appears under its name complete or not at all."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __enter__(self) -> Path:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        self.making = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
-        self.making.chmod(0o755)
-        return self.making
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.making, ignore_errors=True)
-            return
-        if self.target.exists():
-            shutil.rmtree(self.target)
-        self.making.replace(self.target)
-
-
 def _check(config: SimulateConfig) -> None:
     if config.frame_px < 32 or config.frame_px % 2:
         raise UserError(f"frame_px is {config.frame_px}; it must be even (H.264) and at least 32")
     if config.batches < 1:
         raise UserError(f"batches is {config.batches}; at least 1 is needed")
+    if not LEAST_AUDIO_HZ <= config.audio_rate_hz <= MOST_AUDIO_HZ:
+        raise UserError(
+            f"audio_rate_hz is {config.audio_rate_hz}; expected {LEAST_AUDIO_HZ}..{MOST_AUDIO_HZ}"
+        )
     for name in ("minutes", "fps", "signal_rate_hz", "keyframe_every_s"):
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"{name} is {getattr(config, name):g}; it has to be above 0")
@@ -192,12 +193,16 @@ def _draw_plant(config: SimulateConfig, streams: dict[str, np.random.Generator])
         doubled_share=config.doubled_share,
         gap_s=config.gap_s,
     )
+    microphone = draw_clock(
+        streams["microphone"], max_offset_s=config.max_offset_s, max_drift_ppm=config.max_drift_ppm
+    )
     control_s = clock.to_control(delivery.exposed_s)
     rng, px = streams["glows"], config.frame_px
     return Plant(
         schedule=schedule,
         arc=arc,
         clock=clock,
+        microphone=microphone if config.audio else None,
         delivery=delivery,
         spots=tuple(anomaly_glow(rng, event, frame_px=px) for event in schedule.events),
         distractors=tuple(distractor_glow(rng, it, frame_px=px) for it in schedule.distractors),
@@ -223,7 +228,7 @@ def _film(
         progress=progress,
     )
     rows = ((frame, f"{time_s:.6f}") for frame, time_s in enumerate(plant.delivery.stamp_s))
-    _write_csv(folder / "video_times.csv", ("frame", "time_s"), rows)
+    write_csv(folder / "video_times.csv", ("frame", "time_s"), rows)
     return recorder
 
 
@@ -236,7 +241,18 @@ def _write_signal(
         (f"{time_s:.4f}", *(f"{value:.1f}" for value in phases))
         for time_s, phases in zip(times_s, current_a, strict=True)
     )
-    _write_csv(path, ("time_s", *PHASES), rows)
+    write_csv(path, ("time_s", *PHASES), rows)
+
+
+def _record(
+    path: Path,
+    plant: Plant,
+    clock: DeviceClock,
+    config: SimulateConfig,
+    rng: np.random.Generator,
+) -> None:
+    sound = plan_sound(rng, plant.schedule, plant.arc, clock, rate_hz=config.audio_rate_hz)
+    write_sound(path, sound, rng)
 
 
 def _notes(plant: Plant, config: SimulateConfig, rng: np.random.Generator) -> dict[str, object]:
@@ -252,6 +268,12 @@ def _notes(plant: Plant, config: SimulateConfig, rng: np.random.Generator) -> di
 def _describe(config: SimulateConfig, index: int) -> dict[str, object]:
     """What batch.json declares."""
     started_at = FIRST_START + index * BETWEEN_STARTS
+    sound = {
+        "file": "audio.wav",
+        "clock": "microphone",
+        "rate_hz": config.audio_rate_hz,
+        "unit": "pcm",
+    }
     return {
         "id": batch_id(index),
         "plant": PLANT,
@@ -271,26 +293,7 @@ def _describe(config: SimulateConfig, index: int) -> dict[str, object]:
                 "unit": "A",
                 "columns": list(PHASES),
             },
+            **({"audio": sound} if config.audio else {}),
         },
         "annotations": "annotations.json",
     }
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_sums(folder: Path) -> None:
-    """Seal the batch the way the `sha256sum` tool does."""
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(folder.iterdir())
-    ]
-    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

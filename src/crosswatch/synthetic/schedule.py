@@ -9,12 +9,13 @@ import numpy as np
 
 from crosswatch.errors import UserError
 from crosswatch.synthetic import difficulty
-from crosswatch.synthetic.noise import TimeArray
+from crosswatch.synthetic.noise import TimeArray, smooth_step
 
 EVENT_DURATION_S = (5.0, 20.0)
 EVENT_CLASS = "semi_molten"
 MIN_GAP_S = 5.0
 """Least quiet time between two anomalies, so that they stay separate events."""
+MIST_EDGE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,3 +207,13 @@ def _plan_mist(rng: np.random.Generator, duration_s: float) -> tuple[Step, ...]:
         )
         for start in starts_s
     )
+
+
+def mist_surges(schedule: Schedule, times_s: TimeArray) -> TimeArray:
+    """How much the surges add to the mist at these instants, 0 where there is none."""
+    density = np.zeros(times_s.size)
+    for surge in schedule.mist_surges:
+        rising = smooth_step((times_s - surge.start_s) / MIST_EDGE_S)
+        fading = smooth_step((surge.start_s + surge.duration_s - times_s) / MIST_EDGE_S)
+        density = np.maximum(density, surge.level * np.minimum(rising, fading))
+    return density

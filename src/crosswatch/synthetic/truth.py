@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswatch.synthetic.camera import Picture
-from crosswatch.synthetic.clocks import CameraClock, Delivery
+from crosswatch.synthetic.clocks import Delivery, DeviceClock
 from crosswatch.synthetic.glow import Glow
 from crosswatch.synthetic.noise import FloatArray, TimeArray
 from crosswatch.synthetic.schedule import Schedule
@@ -20,7 +20,9 @@ NO_EVENT = -1
 class BatchTruth:
     """Truth of one batch; arrays have one entry a delivered frame."""
 
-    clock: CameraClock
+    clock: DeviceClock
+    microphone: DeviceClock | None
+    """None where the batch has no sound."""
     mid_offset_s: float
     """t_control - t_camera in the middle of the batch."""
     events: tuple[dict[str, float], ...]
@@ -62,16 +64,21 @@ class TruthRecorder:
                     self.spot_mist_share[index] = picture.mist[mask].mean()
 
     def write(
-        self, folder: Path, *, clock: CameraClock, delivery: Delivery, schedule: Schedule
+        self,
+        folder: Path,
+        *,
+        clock: DeviceClock,
+        microphone: DeviceClock | None,
+        delivery: Delivery,
+        schedule: Schedule,
     ) -> None:
         """Write truth.json and frames.npz."""
         middle_s = schedule.duration_s / 2
+        clocks = {"clock": _described(clock, middle_s, "camera")}
+        if microphone is not None:
+            clocks["microphone"] = _described(microphone, middle_s, "microphone")
         summary = {
-            "clock": {
-                **asdict(clock),
-                "mid_batch_camera_s": middle_s,
-                "mid_batch_offset_s": clock.offset_at(middle_s),
-            },
+            **clocks,
             "frames": {
                 "delivered": int(delivery.doubled.size),
                 "doubled": int(delivery.doubled.sum()),
@@ -98,9 +105,6 @@ class TruthRecorder:
 def read_truth(folder: Path) -> BatchTruth:
     """Read `truth/<batch-id>`, masks unpacked."""
     summary = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
-    clock = CameraClock(
-        offset_s=summary["clock"]["offset_s"], drift_ppm=summary["clock"]["drift_ppm"]
-    )
     with np.load(folder / "frames.npz") as arrays:
         event = arrays["event"]
         px = int(arrays["frame_px"])
@@ -108,7 +112,8 @@ def read_truth(folder: Path) -> BatchTruth:
         bits = np.unpackbits(arrays["masks_packed"], axis=1)[:, : px * px]
         masks[event != NO_EVENT] = bits.reshape(-1, px, px).astype(np.bool_)
         return BatchTruth(
-            clock=clock,
+            clock=_clock(summary["clock"]),
+            microphone=_clock(summary["microphone"]) if "microphone" in summary else None,
             mid_offset_s=summary["clock"]["mid_batch_offset_s"],
             events=tuple(summary["events"]),
             control_s=arrays["control_s"],
@@ -117,3 +122,15 @@ def read_truth(folder: Path) -> BatchTruth:
             spot_mist_share=arrays["spot_mist_share"],
             masks=masks,
         )
+
+
+def _described(clock: DeviceClock, middle_s: float, device: str) -> dict[str, float]:
+    return {
+        **asdict(clock),
+        f"mid_batch_{device}_s": middle_s,
+        "mid_batch_offset_s": clock.offset_at(middle_s),
+    }
+
+
+def _clock(described: dict[str, float]) -> DeviceClock:
+    return DeviceClock(offset_s=described["offset_s"], drift_ppm=described["drift_ppm"])

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -16,7 +16,6 @@ from deliveries import RATE_HZ, Scene, deliver, edit_json, encode, film, seal, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data.adapters import ADAPTERS
 from crosswatch.data.adapters import arrival as arrival_module
 from crosswatch.data.adapters.arrival import ArrivalAdapter, safe_path
 from crosswatch.data.adapters.itsc import CLASSES, ItscAdapter
@@ -117,11 +116,14 @@ def in_notes(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / "annotations.json", lambda told: change(told) and None)
 
 
-def notes_on_audio(folder: Path) -> None:
+def with_sound(folder: Path, **entry: object) -> None:
     (folder / "audio.wav").write_bytes(b"RIFF")
-    audio = {"file": "audio.wav", "clock": "recorder", "rate_hz": 16_000.0}
+    audio = {"file": "audio.wav", "rate_hz": 16_000.0} | entry
     in_description(lambda told: told["streams"].update(audio=audio))(folder)
-    in_notes(lambda told: told.update(clock="recorder"))(folder)
+
+
+def in_stream(name: str, **values: object) -> Callable[[Path], None]:
+    return in_description(lambda told: told["streams"][name].update(values))
 
 
 FAULTS = {
@@ -260,7 +262,7 @@ FAULTS = {
     ),
     "doubled declaration": (
         in_description(lambda told: told["streams"]["signal"].update(columns=["a", "b", "a"])),
-        r"signal\.columns: a, b, a: a name comes twice",
+        r"signal\.columns: a, b, a, time_s: a name comes twice",
     ),
     "huge number": (
         in_description(lambda told: told["streams"]["video"].update(rate_hz=10**400)),
@@ -270,7 +272,63 @@ FAULTS = {
         edit("batch.json", lambda text: text.replace("10.0", "9" * 5000, 1)),
         r"batch\.json: is not JSON: Exceeds the limit",
     ),
-    "notes on the sound's clock": (notes_on_audio, r"no stream has the clock 'recorder'"),
+    "unknown key of a time": (
+        in_stream("signal", time={"resolution": 1}),
+        r"streams\.signal\.time: unknown key 'resolution'.*Did you mean 'resolution_s'",
+    ),
+    "unknown kind of time": (
+        in_stream("signal", time={"kind": "locale"}),
+        r"streams\.signal\.time\.kind: 'locale' is not one of .*Did you mean 'local'",
+    ),
+    "time that contradicts itself": (
+        in_stream("video", time={"zone": "Europe/Berlin"}),
+        r"streams\.video\.time: zone belongs to kind local; kind is seconds",
+    ),
+    "time of no table": (
+        lambda folder: (
+            in_description(lambda told: told["streams"]["video"].pop("times"))(folder)
+            or in_stream("video", trigger="flash")(folder)
+        ),
+        r"streams\.video: time and trigger say how the table `times` is to be read",
+    ),
+    "trigger that is a value": (
+        in_stream("signal", trigger="phase_a"),
+        r"signal\.columns: phase_a, phase_b, phase_c, time_s, phase_a: a name comes twice",
+    ),
+    "trigger that is missing": (
+        in_stream("signal", trigger="flash"),
+        r"signal\.csv: wrong header: column 'flash' is missing",
+    ),
+    "trigger that is no trigger": (
+        in_stream("signal", columns=["phase_a", "phase_b"], trigger="phase_c"),
+        r"signal\.csv: row 2, column phase_c: \d+\.?\d* is neither 0 nor 1 \(80 such rows\)",
+    ),
+    "ticks that are no whole numbers": (
+        in_stream("signal", time={"kind": "ticks", "tick_hz": 1000}),
+        r"signal\.csv: row 2, column time_s: '0\.0000' is no whole number",
+    ),
+    "dates that are numbers": (
+        in_stream("signal", time={"kind": "utc"}),
+        r"signal\.csv: row 2, column time_s: '0\.0000' is no such date; write dates as 2025-",
+    ),
+    "rate of sound": (
+        lambda folder: with_sound(folder, rate_hz=0),
+        r"streams\.audio\.rate_hz: 0 is no rate",
+    ),
+    "start of sound": (
+        edit(
+            "batch.json",
+            lambda text: text.replace(
+                '"signal": {',
+                '"audio": {"file": "video.mp4", "rate_hz": 8000, "start_s": NaN}, "signal": {',
+            ),
+        ),
+        r"streams\.audio\.start_s: nan is no time",
+    ),
+    "sound outside of the folder": (
+        lambda folder: with_sound(folder, file="../audio.wav"),
+        r"\.\./audio\.wav: batch\.json names it, but SHA256SUMS does not",
+    ),
     "foreign clock": (
         in_notes(lambda told: told.update(clock="wall")),
         r"annotations\.json\.clock: no stream has the clock 'wall'",
@@ -483,8 +541,238 @@ def test_a_stream_that_is_not_declared_is_simply_absent(delivery: Path, tmp_path
     batch = open_batch(tmp_path / "out", batch_id="batch-1", digest="d")
     assert batch.frames is None
     assert batch.video_rate_hz == 0.0
-    assert batch.sync["method"] == "one stream, nothing to align"
+    assert batch.sync["streams"]["signal"]["method"] == "one stream, nothing to align"
     assert batch.keyframes == ()
+
+
+def restamp(folder: Path, name: str, stamps: Sequence[object], **time: object) -> Path:
+    """Rewrite the last part of a delivery's declaration and the times that it is about."""
+    table = {"video": "video_times.csv", "signal": "signal.csv"}[name]
+    header, *rows = (folder / table).read_text().splitlines()
+    at = header.split(",").index("time_s")
+    cells = [row.split(",") for row in rows]
+    lines = [
+        ",".join([*row[:at], str(stamp), *row[at + 1 :]])
+        for row, stamp in zip(cells, stamps, strict=True)
+    ]
+    (folder / table).write_text("\n".join([header, *lines]) + "\n")
+    in_stream(name, time=time)(folder)
+    write_sums(folder)
+    return folder
+
+
+def utc_stamps(count: int, rate_hz: float, *, zone: str = "UTC") -> list[str]:
+    """As `started_at` of tests/deliveries.py has it, on the hour of another zone."""
+    start = np.datetime64("2025-01-06T06:00:00", "ms")
+    hours = {"UTC": 0, "Europe/Berlin": 1, "Asia/Tokyo": 9}[zone]
+    steps_ms = (np.arange(count) * 1000 / rate_hz).astype(int) + hours * 3_600_000
+    return [str(start + np.timedelta64(int(step_ms), "ms")) for step_ms in steps_ms]
+
+
+TIMES_S = np.arange(80) / 2.0
+WRITTEN = {
+    "seconds": (TIMES_S + 5, {}, TIMES_S + 5),
+    "ticks": (np.arange(80) * 500, {"kind": "ticks", "tick_hz": 1000}, TIMES_S),
+    "ticks that roll over": (
+        (np.arange(80) * 500 + 65_000) % 65_536,
+        {"kind": "ticks", "tick_hz": 1000.0, "bits": 16},
+        TIMES_S + 65.0,
+    ),
+    "utc": (utc_stamps(80, 2.0), {"kind": "utc"}, TIMES_S),
+    "utc with Z": ([f"{text}Z" for text in utc_stamps(80, 2.0)], {"kind": "utc"}, TIMES_S),
+    "utc with an offset": (
+        [f"{text}+09:00" for text in utc_stamps(80, 2.0, zone="Asia/Tokyo")],
+        {"kind": "utc"},
+        TIMES_S,
+    ),
+    "local": (
+        [text.replace("T", " ") for text in utc_stamps(80, 2.0, zone="Europe/Berlin")],
+        {"kind": "local", "zone": "Europe/Berlin"},
+        TIMES_S,
+    ),
+    "whole seconds": (
+        [text[:19] for text in utc_stamps(80, 2.0)],
+        {"kind": "utc", "resolution_s": 1},
+        TIMES_S,
+    ),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("parquet", [False, True], ids=["csv", "parquet"])
+def test_times_are_read_as_they_are_written(written: str, parquet: bool, delivery: Path) -> None:
+    stamps, time, expected = WRITTEN[written]
+    restamp(delivery, "signal", stamps, **time)
+    if parquet:
+        seal(delivery, as_parquet)
+    raw = read(delivery)
+    assert raw.signal is not None
+    np.testing.assert_allclose(raw.signal.times_s, expected, rtol=0, atol=1e-9)
+    rolled = ("its counter of 16 bits rolled over 1 times",) if "roll" in written else ()
+    assert tuple(text.partition(": ")[2] for text in raw.warnings) == rolled
+
+
+def as_parquet(folder: Path) -> None:
+    """Dates become timestamps there, with their zone where they have one."""
+    from pyarrow import csv, parquet
+
+    parquet.write_table(csv.read_csv(folder / "signal.csv"), folder / "signal.parquet")
+    in_stream("signal", file="signal.parquet")(folder)
+
+
+BAD_DATES = {
+    "2025-02-30T00:00:00": r"row 4, column time_s: '2025-02-30T00:00:00' is no such date",
+    "2025-01-06T06:00:60": r"row 4, column time_s: '2025-01-06T06:00:60' is no such date",
+    "06.01.2025 06:00:01": r"row 4, column time_s: '06\.01\.2025 06:00:01' is no such date",
+    "0001-01-01T00:00:00": r"row 4, column time_s: '0001-01-01T00:00:00' is no such date",
+    "": r"row 4, column time_s: '' is no such date",
+    "2025-01-06T06:00:01Z": r"row 4, .* is written in another way than '2025-01-06T06:00:00",
+    "2025-01-06 06:00:01": r"row 4, .* is written in another way .* \(1 such rows\)",
+}
+
+
+@pytest.mark.parametrize("text", BAD_DATES)
+def test_a_date_that_is_none_or_written_otherwise_is_refused_with_its_row(
+    text: str, delivery: Path
+) -> None:
+    stamps = utc_stamps(80, 2.0)
+    stamps[2] = text
+    with pytest.raises(BadBatchError, match=r"signal\.csv: " + BAD_DATES[text]):
+        read(restamp(delivery, "signal", stamps, kind="utc"))
+
+
+def test_a_zone_in_the_stamps_of_a_local_clock_is_refused(delivery: Path) -> None:
+    stamps = [f"{text}Z" for text in utc_stamps(80, 2.0)]
+    berlin = {"kind": "local", "zone": "Europe/Berlin"}
+    with pytest.raises(BadBatchError, match=r"row 2, column time_s: .*only where batch\.json says"):
+        read(restamp(delivery, "signal", stamps, **berlin))
+    seal(delivery, as_parquet)
+    with pytest.raises(BadBatchError, match=r"time_s has the zone 'UTC' already; declare it as"):
+        read(delivery)
+
+
+def test_another_column_may_hold_the_times(delivery: Path) -> None:
+    seal(delivery, edit("signal.csv", lambda text: text.replace("time_s", "clock", 1)))
+    seal(delivery, in_stream("signal", time={"column": "clock"}))
+    raw = read(delivery)
+    assert raw.signal is not None
+    np.testing.assert_allclose(raw.signal.times_s, TIMES_S)
+
+
+def test_rows_of_a_signal_that_came_late_are_put_in_order(delivery: Path) -> None:
+    before = read(delivery).signal
+
+    def swap(text: str) -> str:
+        lines = text.splitlines()
+        lines[20], lines[21] = lines[21], lines[20]
+        return "\n".join(lines) + "\n"
+
+    found = read(seal(delivery, edit("signal.csv", swap))).signal
+    assert before is not None
+    assert found is not None
+    assert found.reordered == 1
+    np.testing.assert_array_equal(found.times_s, before.times_s)
+    np.testing.assert_array_equal(found.values, before.values)
+
+
+def test_a_signal_whose_clock_was_reset_is_refused(delivery: Path) -> None:
+    stamps = np.where(np.arange(80) < 40, TIMES_S + 7.0, TIMES_S - 10.0)
+    message = r"signal\.csv: time runs backwards at row 42: .* Split the delivery where the clock"
+    with pytest.raises(BadBatchError, match=message):
+        read(restamp(delivery, "signal", stamps))
+
+
+def test_a_video_keeps_its_rows_and_learns_of_resets_and_late_ones(delivery: Path) -> None:
+    times_s = np.arange(400) / 10.0
+    stamps = np.where(np.arange(400) < 250, times_s, times_s - 25.0)
+    stamps[[100, 101]] = stamps[[101, 100]]
+    raw = read(restamp(delivery, "video", stamps))
+    assert raw.video is not None
+    assert raw.video.pieces is not None
+    np.testing.assert_array_equal(raw.video.pieces, np.arange(400) >= 250)
+    np.testing.assert_allclose(raw.video.times_s, stamps)
+    assert raw.video.reordered == 1
+
+
+def test_a_delivery_in_civil_time_and_ticks_becomes_the_batch_that_seconds_make(
+    delivery: Path, tmp_path: Path
+) -> None:
+    """Camera ticks that roll over, late rows in both tables, and a control system in Berlin."""
+    ingest(delivery, tmp_path / "plain")
+    plain = open_batch(tmp_path / "plain", batch_id="batch-1", digest="d")
+    ticks = np.arange(400) * 9000 % (1 << 20)
+    stamps = utc_stamps(80, 2.0, zone="Europe/Berlin")
+    restamp(delivery, "video", ticks, kind="ticks", tick_hz=90_000, bits=20)
+    restamp(delivery, "signal", stamps, kind="local", zone="Europe/Berlin")
+
+    def swap(text: str) -> str:
+        lines = text.splitlines()
+        lines[70], lines[71] = lines[71], lines[70]
+        return "\n".join(lines) + "\n"
+
+    seal(delivery, edit("signal.csv", swap))
+    raw = ingest(delivery, tmp_path / "out")
+    assert raw.warnings == ("video_times.csv: its counter of 20 bits rolled over 3 times",)
+    batch = open_batch(tmp_path / "out", batch_id="batch-1", digest="d")
+    assert batch.sync["streams"]["signal"]["counts"]["samples_reordered"] == 1
+    for name in ("frame_times", "signal_times", "signal", "frames"):
+        np.testing.assert_allclose(getattr(batch, name), getattr(plain, name), rtol=0, atol=1e-6)
+
+
+def test_pictures_that_came_late_are_stored_by_their_time(tmp_path: Path) -> None:
+    scene, camera_s = Scene(seconds=40.0), np.arange(400) / RATE_HZ
+    late_s = camera_s.copy()
+    late_s[[100, 200]], late_s[[103, 201]] = late_s[[103, 201]], late_s[[100, 200]]
+    plain = deliver(tmp_path, name="plain", scene=scene, camera_s=camera_s)
+    late = deliver(tmp_path, name="late", scene=scene, camera_s=late_s)
+    ingest(plain, tmp_path / "out-plain")
+    assert ingest(late, tmp_path / "out-late").video.reordered == 3
+    expected = open_batch(tmp_path / "out-plain", batch_id="plain", digest="d")
+    found = open_batch(tmp_path / "out-late", batch_id="late", digest="d")
+    np.testing.assert_array_equal(found.frame_times, expected.frame_times)
+    brightness = [batch.frames[:, 6:10, 6:10].mean(axis=(1, 2, 3)) for batch in (found, expected)]
+    np.testing.assert_allclose(*brightness, atol=4.0)  # noise of the camera and of the codec
+
+
+def test_triggers_are_read_from_both_streams(delivery: Path) -> None:
+    def add(name: str, at: set[int]) -> Callable[[Path], None]:
+        def change(text: str) -> str:
+            header, *rows = text.splitlines()
+            flashes = [f"{row},{int(number in at)}" for number, row in enumerate(rows)]
+            return "\n".join([f"{header},flash", *flashes]) + "\n"
+
+        return edit(name, change)
+
+    seal(delivery, add("video_times.csv", {50, 51, 120}))
+    seal(delivery, add("signal.csv", {9, 24}))
+    seal(delivery, in_stream("video", trigger="flash"))
+    raw = read(seal(delivery, in_stream("signal", trigger="flash")))
+    assert raw.video is not None
+    assert raw.signal is not None
+    np.testing.assert_allclose(raw.video.triggers_s, [5.0, 12.0])
+    np.testing.assert_allclose(raw.signal.triggers_s, [4.5, 12.0])
+    assert raw.signal.columns == ("phase_a", "phase_b", "phase_c")
+
+
+def test_sound_has_its_own_clock_or_the_videos(delivery: Path) -> None:
+    raw = read(seal(delivery, with_sound)).audio
+    assert raw is not None
+    assert raw.path == delivery / "audio.wav"
+    assert (raw.rate_hz, raw.clock, raw.start_s) == (16_000.0, "microphone", 0.0)
+    raw = read(seal(delivery, lambda folder: with_sound(folder, clock="desk", start_s=1.5))).audio
+    assert raw is not None
+    assert (raw.clock, raw.start_s) == ("desk", 1.5)
+    restamp(delivery, "video", np.arange(400) / 10 + 3.0)
+    raw = read(seal(delivery, lambda folder: with_sound(folder, file="video.mp4"))).audio
+    assert raw is not None
+    assert (raw.clock, raw.start_s) == ("camera", 3.0)
+
+
+def test_notes_may_be_on_any_declared_clock(delivery: Path) -> None:
+    seal(delivery, with_sound)
+    assert read(delivery).warnings == ()
+    raw = read(seal(delivery, in_notes(lambda told: told.update(clock="microphone"))))
+    assert raw.labels_clock == "microphone"
 
 
 def motor_file(folder: Path, *, samples: int = 1000, repetitions: int = 5) -> Path:
@@ -502,7 +790,7 @@ def motor_file(folder: Path, *, samples: int = 1000, repetitions: int = 5) -> Pa
 
 
 def test_a_repetition_is_a_batch_of_labelled_recordings(tmp_path: Path) -> None:
-    adapter = ADAPTERS["itsc"]
+    adapter = ItscAdapter()
     arrivals = adapter.find(motor_file(tmp_path / "motor")).arrivals
     assert [arrival.id for arrival in arrivals] == [f"repetition-{r:02d}" for r in range(1, 6)]
     assert len({arrival.digest for arrival in arrivals}) == 5

@@ -1,5 +1,6 @@
 """From sparse notes to boxes and masks."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import batch
 
-from crosswatch.annotation.labels import open_labels
+from crosswatch import artifacts
+from crosswatch.annotation.labels import LABELS, open_labels
 from crosswatch.annotation.propagate import interpolate, propagate
-from crosswatch.annotation.refine import RefineConfig, box_mask, refine_mask
+from crosswatch.annotation.refine import UNKNOWN, RefineConfig, box_mask, refine_mask
 from crosswatch.annotation.score import box_iou, held_out_iou, mask_iou
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import UserError
 from crosswatch.records import Event, Keyframe
+from crosswatch.stages import refine as refine_stage
 
 CLASSES = ("normal", "semi_molten", "burnt")
 
@@ -141,3 +144,29 @@ def test_the_class_of_a_window_does_not_depend_on_its_frames(
         expected = propagate(table.end_s, made.events, (), CLASSES).classes
         assert set(expected) == {0, 1, 2}
         np.testing.assert_array_equal(labels.class_of(table), expected)
+
+
+def test_masks_that_came_are_kept_as_they_are_and_bound_their_boxes(tmp_path: Path) -> None:
+    made = batch(seconds=20.0, events=(event(5.0, 9.9),))
+    masks = np.zeros((len(made.frames), 16, 16), np.uint8)
+    masks[50:100, 3:7, 2:12] = 1
+    masks[60, 0, 0] = 1  # a filter would remove it
+    masks[70] = UNKNOWN
+    made = dataclasses.replace(made, masks=masks)
+    for name, config in (("ends", RefineConfig()), ("all", RefineConfig(masks="all"))):
+        with artifacts.create(tmp_path / name, kind=LABELS, config={}, parents={}) as draft:
+            windows = WindowConfig(frames=4, signal_s=2.0)
+            (draft / made.id).mkdir()
+            refine_stage._write_batch(draft, made, CLASSES, config, windows)
+        labels = open_labels(tmp_path / name, made)
+        np.testing.assert_array_equal(labels.masks, masks[labels.mask_frames])
+        assert len(labels.mask_frames) == (
+            200 if name == "all" else len(window_table(made, windows))
+        )
+        boxes = np.load(tmp_path / name / made.id / "boxes.npy")
+        assert np.isnan(boxes[:50]).all()
+        assert np.isnan(boxes[70]).all()
+        assert boxes[55].tolist() == [2, 3, 12, 7]
+        assert boxes[60].tolist() == [0, 0, 12, 7]
+        assert labels.classes[50:100].all()
+        assert not labels.classes[:50].any()

@@ -95,6 +95,28 @@ def test_a_window_over_a_hole_is_left_out() -> None:
     assert all(30.0 < end < 33.0 for end in missing)
 
 
+@settings(deadline=None, max_examples=60)
+@given(windows=configs, seconds=st.floats(5.0, 60.0), cut=st.floats(2.0, 50.0))
+def test_what_a_beginning_lacks_is_skipped_or_its_first_is_repeated(
+    windows: WindowConfig, seconds: float, cut: float
+) -> None:
+    segments = ((0.0, min(cut, seconds) - 0.5), (min(cut, seconds), seconds))
+    made = batch(seconds=seconds, segments=segments)
+    clamped = window_table(made, dataclasses.replace(windows, early="clamp"))
+    skipped = window_table(made, windows)
+    assert set(skipped.end_s) <= set(clamped.end_s)
+    both = np.isin(clamped.end_s, skipped.end_s)
+    np.testing.assert_array_equal(clamped.frames[both], skipped.frames)
+    rows = clamped.sample_rows(np.arange(len(clamped)))
+    np.testing.assert_array_equal(rows[both], skipped.sample_rows(np.arange(len(skipped))))
+    starts = np.array([start for start, _ in segments])[clamped.segment]
+    assert (made.frame_times[clamped.frames] >= starts[:, None] - 0.06).all()
+    assert (made.signal_times[rows] >= starts[:, None] - 0.25).all()
+    assert (rows[:, -1] == clamped.signal_stop - 1).all()
+    assert (np.diff(rows, axis=1) >= 0).all()
+    assert (np.diff(clamped.frames, axis=1) >= 0).all()
+
+
 def test_no_window_crosses_from_one_recording_into_the_next() -> None:
     segments = ((0.0, 19.5), (20.0, 39.5), (40.0, 59.5))
     windows = WindowConfig(frames=0, signal_s=5.0)

@@ -31,7 +31,9 @@ class BatchLabels:
     mask_frames: npt.NDArray[np.int64] | None
 
     def class_of(self, table: WindowTable) -> npt.NDArray[np.int64]:
-        """Class (N,) at each window's end."""
+        """Class (N,) of each window's last frame; without frames, at its end."""
+        if table.frames.shape[1]:
+            return np.asarray(self.classes)[table.last_frame].astype(np.int64)
         return np.asarray(self.classes)[nearest(self.times_s, table.end_s)].astype(np.int64)
 
     def mask_row(self, table: WindowTable) -> npt.NDArray[np.int64]:

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.data.masks import UNKNOWN as UNKNOWN  # also: a pixel of an event without a box
 from crosswatch.errors import UserError
 
 SIGMA = 25.5  # grey levels; OpenCV 5.0 takes any other value and uses this one all the same
-UNKNOWN = 255  # a pixel of an event that has no box: neither normal nor abnormal
 
 Mask = npt.NDArray[np.uint8]
 
@@ -44,6 +44,17 @@ def box_mask(corners: npt.NDArray[np.float32], height: int, width: int) -> Mask:
     columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
     inside = ((rows >= y1) & (rows <= y2))[:, None] & ((columns >= x1) & (columns <= x2))
     return inside.astype(np.uint8)
+
+
+def bounds_of(masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Corners (T, 4) of what is marked in each of masks (T, H, W); NaN where nothing is."""
+    corners = np.full((len(masks), 4), np.nan, np.float32)
+    for at, mask in enumerate(masks):
+        marked = (mask != 0) & (mask != UNKNOWN)
+        columns, rows = np.flatnonzero(marked.any(axis=0)), np.flatnonzero(marked.any(axis=1))
+        if columns.size:
+            corners[at] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return corners
 
 
 def refine_mask(

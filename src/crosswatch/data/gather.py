@@ -62,8 +62,7 @@ class WindowSet:
         def pick(number: int, of_table: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
             signal, table = self.batches[number].signal, self.tables[number]
             assert signal is not None
-            back = np.arange(-table.samples, 0)
-            samples: npt.NDArray[np.float32] = signal[table.signal_stop[of_table][:, None] + back]
+            samples: npt.NDArray[np.float32] = signal[table.sample_rows(of_table)]
             return samples
 
         return self.gather(rows, pick).astype(np.float32, copy=False)

@@ -1,24 +1,19 @@
-"""Tables of a control system: read strictly, repaired within limits, never silently."""
+"""Signals of a control system: repaired within limits, never silently."""
 
-import csv
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.data import unfold
+from crosswatch.data.tables import ADVICE as ADVICE
+from crosswatch.data.tables import FIRST_ROW as FIRST_ROW
 from crosswatch.errors import BadBatchError
-
-TIME_COLUMN = "time_s"
-EMPTY = ("", "nan", "NaN", "NA", "null")
-FIRST_ROW = 2  # row 1 of a CSV file is its header
-ADVICE = "Deliver the batch again."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawSignal:
-    """Samples as they arrived: may hold NaN, doubled rows and gaps; time never runs backwards."""
+    """Samples by time: may hold NaN, doubled rows and gaps; time never runs backwards."""
 
     values: npt.NDArray[np.floating]  # (S, C)
     times_s: npt.NDArray[np.float64]  # (S,) on this stream's clock
@@ -27,6 +22,9 @@ class RawSignal:
     rate_hz: float
     clock: str = "control"
     name: str = "signal"  # the file's name, for errors
+    triggers_s: npt.NDArray[np.float64] | None = None  # pulses seen by this clock
+    reordered: int = 0  # rows that came out of order
+    rollovers: int = 0  # of the counter that its clock is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,55 +38,16 @@ class Repaired:
     filled: int
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np.float64]]:
-    """The named columns of a CSV or Parquet file as float64; an empty cell is NaN.
-
-    Raises:
-        BadBatchError: a column is missing, or a cell is no number; says which row.
-    """
-    if path.stat().st_size == 0:
-        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
-    parquet = path.suffix == ".parquet"
-    names = _parquet_columns(path) if parquet else _header(path)
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise BadBatchError(
-            f"{path.name}: wrong header: column {missing[0]!r} is missing; found "
-            f"{', '.join(names)[:200] or 'none'}; needed {', '.join(columns)}. "
-            "Correct the file or the columns in batch.json."
-        )
-    doubled = [name for name in columns if names.count(name) > 1]
-    if doubled:
-        raise BadBatchError(
-            f"{path.name}: wrong header: column {doubled[0]!r} is there {names.count(doubled[0])} "
-            "times; once is allowed. Rename or remove the others."
-        )
-    table = _read_parquet(path, columns) if parquet else _read_csv(path, columns)
-    if not table[columns[0]].size:
-        raise BadBatchError(f"{path.name}: has a header and no rows. {ADVICE}")
-    return table
-
-
 def check_times(times_s: npt.NDArray[np.float64], *, name: str) -> None:
     """Hold a stream's clock to running forwards; it may stand still (a doubled reading).
 
     Raises:
         BadBatchError: a time is missing, or earlier than the one before it.
     """
-    unknown = np.flatnonzero(~np.isfinite(times_s))
-    if unknown.size:
-        raise BadBatchError(
-            f"{name}: row {unknown[0] + FIRST_ROW}: {TIME_COLUMN} is no finite number "
-            f"({unknown.size} such rows); every row needs its time. {ADVICE}"
-        )
-    back = np.flatnonzero(np.diff(times_s) < 0)
+    unfold.check_known(times_s, name=name)
+    back = np.flatnonzero(np.diff(times_s) < 0) + 1
     if back.size:
-        at = int(back[0]) + 1
-        raise BadBatchError(
-            f"{name}: time runs backwards at row {at + FIRST_ROW}: {times_s[at - 1]:.3f} s, then "
-            f"{times_s[at]:.3f} s ({back.size} such places); it may only rise. Split the delivery "
-            "where the clock was reset, or sort its rows."
-        )
+        raise unfold.backwards(times_s, back, name=name)
 
 
 def check_rate(
@@ -101,9 +60,12 @@ def check_rate(
         raise BadBatchError(f"{name}: has no two samples at different times. {ADVICE}")
     found_hz = 1.0 / float(np.median(steps_s))
     if abs(found_hz / rate_hz - 1.0) > tolerance_share:
+        coarse = 2 * steps_s.size < times_s.size and found_hz < rate_hz
+        or_this = ", or declare time.resolution_s: rows share their stamps" if coarse else ""
         raise BadBatchError(
             f"{name}: its times say {found_hz:.3g} Hz, batch.json declares {rate_hz:.3g} Hz; "
-            f"{tolerance_share:.0%} of difference are allowed. Correct rate_hz in batch.json."
+            f"{tolerance_share:.0%} of difference are allowed. Correct rate_hz in batch.json"
+            f"{or_this}."
         )
 
 
@@ -119,26 +81,32 @@ def repair(
     """
     with np.errstate(over="ignore"):
         values = raw.values.astype(np.float32)
-    values[~np.isfinite(values)] = np.nan
-    fresh = np.concatenate([[True], np.diff(raw.times_s) > 0.25 / raw.rate_hz])
-    values, times_s = values[fresh], raw.times_s[fresh]
-    broken = np.isnan(values).any(axis=1)
-    _check_nan(values, raw, max_nan_share=max_nan_share)
-    if broken.mean() > 0.5:
-        raise BadBatchError(
-            f"{raw.name}: {broken.mean():.1%} of the rows hold a NaN; allowed 50.0%. {ADVICE}"
-        )
-    kept = ~broken | _short_runs(broken, times_s, max_fill_s=max_fill_s)
-    values, times_s = _forward_filled(values[kept]), times_s[kept]
+    values[np.isinf(values)] = np.nan
+    times_s = raw.times_s
+    fresh = np.concatenate([[True], np.diff(times_s) > 0.25 / raw.rate_hz])
+    if not fresh.all():
+        values, times_s = values[fresh], times_s[fresh]
+    holes = np.isnan(values)
+    broken = int(holes.any(axis=1).sum())
+    fill_s = max(max_fill_s, 2.5 / raw.rate_hz)  # one reading of a slow stream may be missing
+    if broken:
+        _check_nan(values, raw, max_nan_share=max_nan_share)
+        if broken > 0.5 * len(holes):
+            raise BadBatchError(
+                f"{raw.name}: {broken / len(holes):.1%} of the rows hold a NaN; allowed 50.0%. "
+                f"{ADVICE}"
+            )
+        whole = _fill_holes(values, holes, times_s, max_fill_s=fill_s)
+        values, times_s = values[whole], times_s[whole]
     before = times_s.size
     if fill_gaps:
         values, times_s = _fill_missing(
-            values, times_s, period_s=1 / raw.rate_hz, max_fill_s=max_fill_s
+            values, times_s, period_s=1 / raw.rate_hz, max_fill_s=fill_s
         )
     return Repaired(
         values=np.ascontiguousarray(values),
         times_s=times_s,
-        nan_samples=int(broken.sum()),
+        nan_samples=broken,
         doubled=int((~fresh).sum()),
         filled=times_s.size - before,
     )
@@ -160,88 +128,6 @@ def count_dropped(
     return int(np.maximum(periods - 1, 0)[periods <= shorter_than_s * rate_hz].sum())
 
 
-def _read_csv(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np.float64]]:
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    options = arrow_csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.float64()),
-        null_values=list(EMPTY),
-        include_columns=list(columns),
-    )
-    try:
-        table = arrow_csv.read_csv(path, convert_options=options)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        found = _first_fault(path, columns) or " ".join(str(error).split())
-        raise BadBatchError(f"{path.name}: {found}. {ADVICE}") from error
-    return {name: table[name].to_numpy().astype(np.float64) for name in columns}
-
-
-def _read_parquet(path: Path, columns: tuple[str, ...]) -> dict[str, npt.NDArray[np.float64]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path, columns=list(columns))
-        cells = {name: table[name].cast(pa.float64()).to_numpy() for name in columns}
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise BadBatchError(
-            f"{path.name}: is no Parquet table of numbers: {' '.join(str(error).split())}. {ADVICE}"
-        ) from error
-    return {name: values.astype(np.float64) for name, values in cells.items()}
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return [str(name) for name in parquet.read_schema(path).names]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadBatchError(
-            f"{path.name}: is no Parquet file: {' '.join(str(error).split())}. {ADVICE}"
-        ) from error
-
-
-def _rows(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        yield from csv.reader(stream)
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        return next(_rows(path), [])
-    except csv.Error as error:
-        raise BadBatchError(f"{path.name}: row 1 is no CSV header: {error}. {ADVICE}") from error
-
-
-def _first_fault(path: Path, columns: tuple[str, ...]) -> str | None:
-    """Find the cell that the fast reader tripped over, because it does not say where."""
-    header: list[str] = []
-    try:
-        for row, cells in enumerate(_rows(path), start=1):
-            if row == 1:
-                header = cells
-            elif cells and len(cells) != len(header):
-                return f"row {row} has {len(cells)} cells where the header has {len(header)}"
-            for name, cell in zip(header, cells, strict=False):
-                if row > 1 and name in columns and not _is_number(cell):
-                    return f"row {row}, column {name}: {cell[:40]!r} is not a number"
-    except csv.Error as error:
-        return f"cannot be read as CSV: {error}"
-    return None
-
-
-def _is_number(cell: str) -> bool:
-    if cell.strip() in EMPTY:
-        return True
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _check_nan(values: npt.NDArray[np.float32], raw: RawSignal, *, max_nan_share: float) -> None:
     for column, name in enumerate(raw.columns):
         share = float(np.isnan(values[:, column]).mean())
@@ -255,23 +141,31 @@ def _check_nan(values: npt.NDArray[np.float32], raw: RawSignal, *, max_nan_share
             )
 
 
-def _short_runs(
-    broken: npt.NDArray[np.bool_], times_s: npt.NDArray[np.float64], *, max_fill_s: float
+def _fill_holes(
+    values: npt.NDArray[np.float32],
+    holes: npt.NDArray[np.bool_],
+    times_s: npt.NDArray[np.float64],
+    *,
+    max_fill_s: float,
 ) -> npt.NDArray[np.bool_]:
-    """Broken samples whose last good predecessor is near enough to stand in for them."""
-    good = np.flatnonzero(~broken)
-    before = np.searchsorted(good, np.arange(broken.size), side="right") - 1
-    after = np.searchsorted(good, np.arange(broken.size), side="left")
-    inside = (before >= 0) & (after < good.size)
-    start_s = times_s[good[np.maximum(before, 0)]]
-    stop_s = times_s[good[np.minimum(after, good.size - 1)]]
-    return broken & inside & (stop_s - start_s <= max_fill_s)
+    """Carry each column's last value into its short holes; which rows are whole after that.
 
-
-def _forward_filled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
-    np.maximum.accumulate(rows, axis=0, out=rows)
-    return np.take_along_axis(values, rows, axis=0)
+    A hole is short if good readings of that column enclose it within `max_fill_s`.
+    """
+    whole = np.ones(len(values), np.bool_)
+    for column, hole in enumerate(holes.T):
+        at = np.flatnonzero(hole)
+        if not at.size:
+            continue
+        first = np.concatenate([[True], np.diff(at) > 1])
+        before = at[first] - 1
+        after = at[np.append(first[1:], True)] + 1
+        inside = (before >= 0) & (after < len(values))
+        length_s = times_s[np.minimum(after, len(values) - 1)] - times_s[np.maximum(before, 0)]
+        run = np.cumsum(first) - 1
+        whole[at] &= (inside & (length_s <= max_fill_s))[run]
+        values[at, column] = values[before[run], column]
+    return whole
 
 
 def _fill_missing(
@@ -283,7 +177,10 @@ def _fill_missing(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Insert the samples that did not come, so that a count of samples is a length of time."""
     steps_s = np.diff(times_s)
-    count = np.where(steps_s <= max_fill_s, np.round(steps_s / period_s).astype(int), 1)
+    periods = np.where(steps_s <= max_fill_s, steps_s / period_s, 1.0)
+    count = np.round(periods).astype(np.int64)
+    if count.max(initial=1) <= 1:
+        return values, times_s
     repeats = np.append(np.maximum(count, 1), 1)
     start = np.repeat(np.arange(times_s.size), repeats)
     within = np.arange(start.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)

@@ -1,10 +1,12 @@
 """Which instants train, validate and evaluate.
 
 By time: contiguous blocks of each batch with guards that serve only as history, so that no window
-of a later block reaches back into an earlier one. By batch: whole batches, named.
+of a later block reaches back into an earlier one. By batch: whole batches, named. By source: whole
+batches, each in the block that its name alone decides. Given: as the delivery was published.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,14 +14,17 @@ from crosswatch import artifacts
 from crosswatch.data.batches import Batch
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import BadBatchError, UserError
-from crosswatch.records import TimeRange
+from crosswatch.records import Block, TimeRange
+
+Span = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    by: Literal["time", "batch"] = "time"
+    by: Literal["time", "batch", "source", "given"] = "time"
     train_share: float = 0.60
-    validation_share: float = 0.15
+    validation_share: float = 0.15  # given: of the published training block, at its end
+    strict: bool = True  # guards as long as the longest window between blocks of one batch
     validation: tuple[str, ...] = ()  # batch ids, for by: batch
     evaluation: tuple[str, ...] = ()
 
@@ -36,12 +41,17 @@ def split(batch: Batch, *, windows: WindowConfig, config: SplitConfig) -> tuple[
     """The blocks of one batch.
 
     Raises:
-        BadBatchError: the batch is too short for two guards and three blocks.
+        BadBatchError: the batch is too short for two guards and three blocks, or has none given.
     """
     first, last = batch.span_s
-    if config.by == "batch":
-        return (_whole(batch, first, last, config),)
-    guard_s = windows.longest_s(batch.video_rate_hz)
+    if config.by in ("batch", "source"):
+        block = _named(batch.id, config) if config.by == "batch" else _drawn(batch.id, config)
+        return (_range(batch, block, first, last + 1e-6),)
+    guard_s = 0.0
+    if config.strict and not batch.released:
+        guard_s = windows.longest_s(batch.video_rate_hz)
+    if config.by == "given":
+        return _given(batch, guard_s=guard_s, config=config)
     usable_s = last - first - 2 * guard_s
     if usable_s * min(config.train_share, config.validation_share) * windows.per_second < 1:
         raise BadBatchError(
@@ -71,18 +81,71 @@ def evaluation_set(ranges: Sequence[TimeRange]) -> dict[str, object]:
     return {"digest": artifacts.digest_of(items), "items": items}
 
 
-def _whole(batch: Batch, first: float, last: float, config: SplitConfig) -> TimeRange:
-    ends = last + 1e-6
-    if batch.id in config.evaluation:
-        return _range(batch, "evaluation", first, ends)
-    if batch.id in config.validation:
-        return _range(batch, "validation", first, ends)
-    return _range(batch, "train", first, ends)
+def _named(batch_id: str, config: SplitConfig) -> Block:
+    if batch_id in config.evaluation:
+        return "evaluation"
+    return "validation" if batch_id in config.validation else "train"
 
 
-def _range(
-    batch: Batch, block: Literal["train", "validation", "evaluation"], start: float, stop: float
-) -> TimeRange:
+def _drawn(batch_id: str, config: SplitConfig) -> Block:
+    """A block by the name's hash: it stays the same whatever other batches there are."""
+    drawn = int.from_bytes(hashlib.sha256(batch_id.encode()).digest()[:8]) / 2**64
+    if drawn < config.train_share:
+        return "train"
+    return "validation" if drawn < config.train_share + config.validation_share else "evaluation"
+
+
+def _given(batch: Batch, *, guard_s: float, config: SplitConfig) -> tuple[TimeRange, ...]:
+    """The published blocks. Evaluation stays whole; what its windows see, or what sees it, is
+    taken from training, whose end validates."""
+    training = sorted((a, b) for name, a, b in batch.blocks if name == "train")
+    evaluation = sorted((a, b) for name, a, b in batch.blocks if name == "evaluation")
+    validation = sorted((a, b) for name, a, b in batch.blocks if name == "validation")
+    if not training and not evaluation:
+        raise BadBatchError(
+            f"batch {batch.id}: was delivered without a split, which split.by=given asks for. Set "
+            "split.by to time, batch or source."
+        )
+    if guard_s:
+        guard_s += 1 / batch.video_rate_hz if batch.video_rate_hz else 0.0  # frames are the nearest
+    left = training
+    for start_s, stop_s in (*evaluation, *validation):
+        left = _without(left, start_s - guard_s, stop_s + guard_s)
+    if not validation:
+        usable_s = max(sum(b - a for a, b in left) - guard_s, 0.0)
+        validation = _last(left, usable_s * config.validation_share)
+        if validation:
+            left = _without(left, validation[0][0] - guard_s, validation[-1][1])
+    if training and not left:
+        raise BadBatchError(
+            f"batch {batch.id}: guards of {guard_s:.1f} s (the longest window) around its "
+            "published evaluation and before validation leave nothing to train. Shorten "
+            "windows.signal_s, or set split.strict=false."
+        )
+    spans: dict[Block, list[Span]] = {
+        "train": left, "validation": validation, "evaluation": evaluation
+    }  # fmt: skip
+    return tuple(_range(batch, name, a, b) for name, found in spans.items() for a, b in found)
+
+
+def _without(spans: list[Span], start_s: float, stop_s: float) -> list[Span]:
+    """What is left of spans outside of start_s..stop_s."""
+    parts = [part for a, b in spans for part in ((a, min(b, start_s)), (max(a, stop_s), b))]
+    return [(a, b) for a, b in parts if b > a]
+
+
+def _last(spans: list[Span], length_s: float) -> list[Span]:
+    """The end of spans, of this length in all."""
+    found: list[Span] = []
+    for start_s, stop_s in reversed(spans):
+        if length_s <= 0:
+            break
+        found.append((max(start_s, stop_s - length_s), stop_s))
+        length_s -= stop_s - start_s
+    return found[::-1]
+
+
+def _range(batch: Batch, block: Block, start: float, stop: float) -> TimeRange:
     return TimeRange(
         batch=batch.id,
         batch_digest=batch.digest,

@@ -2,10 +2,13 @@
 
 Published rule: the last frame and the last sample belong to one instant, and the two lengths are
 independent. Instants lie on the signal's samples (on frames where there is no signal). A window
-needs its whole history: an instant too early in its segment, or with a hole behind it, has none.
+needs its whole history: one with a hole behind its instant is left out, and so is, unless
+windows.early says otherwise, one whose instant comes too early in its segment.
 """
 
 import dataclasses
+import zlib
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,7 @@ class WindowConfig:
     stride: int = 4
     signal_s: float = 60.0
     per_second: float = 2.0
+    early: Literal["skip", "clamp"] = "skip"  # clamp: what a segment's beginning lacks, it repeats
 
     def __post_init__(self) -> None:
         if self.frames < 0 or self.signal_s < 0 or (self.frames == 0 and self.signal_s == 0):
@@ -57,6 +61,8 @@ class WindowTable:
         end_s: the instants, float64 (N,), reference clock.
         frames: frame indices, oldest first (N, F); F is 0 without video.
         signal_stop: index behind the last sample (N,); the window holds `samples` before it.
+        signal_first: first sample that it may hold (N,), and repeats if it reaches further back.
+        stretched: it is drawn out over the window instead, as FmFormer's released loader does.
         segment: which contiguous stretch or recording the window lies in (N,).
     """
 
@@ -65,6 +71,8 @@ class WindowTable:
     signal_stop: Indices
     samples: int
     segment: Indices
+    signal_first: Indices
+    stretched: bool = False
 
     def __len__(self) -> int:
         return len(self.end_s)
@@ -76,11 +84,22 @@ class WindowTable:
             frames=self.frames[keep],
             signal_stop=self.signal_stop[keep],
             segment=self.segment[keep],
+            signal_first=self.signal_first[keep],
         )
 
     @property
     def last_frame(self) -> Indices:
         return self.frames[:, -1]
+
+    def sample_rows(self, rows: Indices) -> Indices:
+        """Rows of the signal (B, S) that windows hold, oldest first."""
+        stop, first = self.signal_stop[rows][:, None], self.signal_first[rows][:, None]
+        if self.stretched and self.samples:
+            count = np.minimum(stop - first, self.samples)
+            share = np.arange(self.samples) / max(self.samples - 1, 1)
+            drawn_out = stop - count + np.floor(share * (count - 1) + 1e-9)
+            return np.asarray(drawn_out, np.int64)
+        return np.asarray(np.maximum(stop + np.arange(-self.samples, 0), first), np.int64)
 
 
 def window_table(batch: Batch, windows: WindowConfig) -> WindowTable:
@@ -90,10 +109,20 @@ def window_table(batch: Batch, windows: WindowConfig) -> WindowTable:
         UserError: a stream that the windows need is absent from the batch.
     """
     end_s, segment = _instants(batch, windows)
-    frames, whole_video = _frames_before(batch, windows, end_s, segment)
-    stop, samples, whole_signal = _samples_before(batch, windows, end_s, segment)
+    seen_s, seen_in = end_s, segment
+    if batch.released:
+        seen_s = _substituted(batch, windows, end_s)
+        seen_in = np.maximum(np.searchsorted(_starts(batch), seen_s, side="right") - 1, 0)
+    frames, whole_video = _frames_before(batch, windows, seen_s, seen_in)
+    stop, first, whole_signal = _samples_before(batch, windows, seen_s, seen_in)
     table = WindowTable(
-        end_s=end_s, frames=frames, signal_stop=stop, samples=samples, segment=segment
+        end_s=end_s,
+        frames=frames,
+        signal_stop=stop,
+        signal_first=first,
+        samples=windows.signal_samples(batch.signal_rate_hz),
+        stretched=batch.released,
+        segment=segment,
     )
     return table.take(whole_video & whole_signal)
 
@@ -168,6 +197,33 @@ def _instants(batch: Batch, windows: WindowConfig) -> tuple[npt.NDArray[np.float
     return np.concatenate(found), np.concatenate(segment)
 
 
+def _substituted(
+    batch: Batch, windows: WindowConfig, end_s: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """As FmFormer's released loader: an instant too early for its frames shows a random one.
+
+    It draws a frame below the length of the instant's list, whatever split that frame is in.
+    """
+    times, seen_s = batch.frame_times, end_s.copy()
+    needed = windows.frames * windows.stride - 1
+    if times is None or windows.frames == 0 or len(times) <= needed:
+        return seen_s
+    rng = np.random.default_rng(zlib.crc32(batch.id.encode()))
+    for row in np.flatnonzero(nearest(np.asarray(times), end_s) < needed):
+        behind = max(_frames_listed(batch, end_s[row]), needed + 1)
+        seen_s[row] = times[rng.integers(needed, behind)]
+    return seen_s
+
+
+def _frames_listed(batch: Batch, end_s: float) -> int:
+    """How many frames the block of an instant has; all of them if it is in none."""
+    assert batch.frame_times is not None
+    names = [name for name, start_s, stop_s in batch.blocks if start_s <= end_s < stop_s]
+    spans = np.array([span for name, *span in batch.blocks if name in names]).reshape(-1, 2)
+    bounds = np.searchsorted(batch.frame_times, spans)
+    return int((bounds[:, 1] - bounds[:, 0]).sum()) if names else len(batch.frame_times)
+
+
 def _frames_before(
     batch: Batch, windows: WindowConfig, end_s: npt.NDArray[np.float64], segment: Indices
 ) -> tuple[Indices, npt.NDArray[np.bool_]]:
@@ -178,19 +234,26 @@ def _frames_before(
             f"batch {batch.id}: has no video, but windows.frames is {windows.frames}. "
             "Set windows.frames=0 and model.modality=current."
         )
+    times, starts = np.asarray(batch.frame_times), _starts(batch)
     step_s = windows.stride / batch.video_rate_hz
     wanted = end_s[:, None] - step_s * np.arange(windows.frames - 1, -1, -1)
-    times = np.asarray(batch.frame_times)
+    whole = wanted[:, 0] >= starts[segment]
+    if windows.early == "clamp" or batch.released:
+        first = np.minimum(np.searchsorted(times, starts), len(times) - 1)
+        wanted = np.maximum(wanted, times[first][segment][:, None])
+        whole = np.ones(len(end_s), bool)
     at = nearest(times, wanted)
     close = np.abs(times[at] - wanted) <= max(step_s, 1.5 / batch.video_rate_hz)
-    return at, close.all(axis=1) & (wanted[:, 0] >= _starts(batch)[segment])
+    return at, close.all(axis=1) & whole
 
 
 def _samples_before(
     batch: Batch, windows: WindowConfig, end_s: npt.NDArray[np.float64], segment: Indices
-) -> tuple[Indices, int, npt.NDArray[np.bool_]]:
+) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
+    """Behind the last sample, the first of the segment, and whether none is missing between."""
     if windows.signal_s == 0:
-        return np.zeros(len(end_s), np.int64), 0, np.ones(len(end_s), bool)
+        none = np.zeros(len(end_s), np.int64)
+        return none, none, np.ones(len(end_s), bool)
     if batch.signal_times is None:
         raise UserError(
             f"batch {batch.id}: has no signal, but windows.signal_s is {windows.signal_s}. "
@@ -200,11 +263,15 @@ def _samples_before(
     samples = windows.signal_samples(batch.signal_rate_hz)
     half = 0.5 / batch.signal_rate_hz
     stop = np.searchsorted(times, end_s + half)
-    first = stop - samples
-    oldest = times[np.maximum(first, 0)]
-    nominal = end_s - (samples - 1) / batch.signal_rate_hz
-    whole = (first >= 0) & (oldest >= _starts(batch)[segment] - half)
-    return stop, samples, whole & (np.abs(oldest - nominal) <= 4 * half)
+    first = np.searchsorted(times, _starts(batch) - half)[segment]
+    oldest = np.maximum(stop - samples, first)
+    whole = oldest < stop
+    if windows.early == "skip" and not batch.released:
+        whole &= stop - samples >= first
+    held = np.minimum(samples, stop - first)
+    nominal = end_s - (held - 1) / batch.signal_rate_hz
+    late = np.abs(times[np.minimum(oldest, len(times) - 1)] - nominal)
+    return stop, first, whole & (late <= 4 * half)
 
 
 def _starts(batch: Batch) -> npt.NDArray[np.float64]:

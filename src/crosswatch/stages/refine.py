@@ -1,4 +1,4 @@
-"""Turn an expert's sparse notes into a box, a class and a mask."""
+"""Turn an expert's sparse notes into a box, a class and a mask; masks that came are kept."""
 
 from pathlib import Path
 
@@ -8,10 +8,14 @@ import numpy.typing as npt
 from crosswatch import artifacts, config, progress
 from crosswatch.annotation.labels import LABELS
 from crosswatch.annotation.propagate import FrameBoxes, propagate
-from crosswatch.annotation.refine import UNKNOWN, RefineConfig, refine_mask
+from crosswatch.annotation.refine import UNKNOWN, RefineConfig, bounds_of, refine_mask
 from crosswatch.annotation.score import held_out_iou
 from crosswatch.data.batches import Batch, open_set
+from crosswatch.data.frames import RowWriter
 from crosswatch.data.windows import WindowConfig, window_table
+
+COPIED = 1024
+"""Masks held at once."""
 
 
 def refine(*, batches: Path, out: Path, refine: RefineConfig, windows: WindowConfig) -> None:
@@ -24,7 +28,7 @@ def refine(*, batches: Path, out: Path, refine: RefineConfig, windows: WindowCon
         for batch in batch_set.batches:
             boxes = _write_batch(draft, batch, batch_set.classes, refine, windows)
             scores[batch.id] = held_out_iou(batch.events, batch.keyframes)
-            if boxes.boxless_events:
+            if boxes.boxless_events and batch.masks is None and batch.frames is not None:
                 draft.warnings.append(
                     f"{batch.id}: {boxes.boxless_events} events have no keyframe, "
                     "so they have a class but no mask"
@@ -47,13 +51,25 @@ def _write_batch(
     if batch.frames is None:
         draft.note = "no video: classes of the notes, no boxes and no masks"
         return boxes
-    np.save(draft / f"{batch.id}/boxes.npy", boxes.corners)
+    corners = boxes.corners if batch.masks is None else bounds_of(batch.masks)
+    np.save(draft / f"{batch.id}/boxes.npy", corners)
     at = _mask_frames(batch, refine, windows)
     if len(at):
         np.save(draft / f"{batch.id}/mask_frames.npy", at)
-        np.save(draft / f"{batch.id}/masks.npy", _masks(batch, boxes, at, refine))
+        out = draft / f"{batch.id}/masks.npy"
+        if batch.masks is None:
+            np.save(out, _masks(batch, boxes, at, refine))
+        else:
+            _copy(batch.masks, at, out)
         draft.counts["masks"] = draft.counts.get("masks", 0) + len(at)
     return boxes
+
+
+def _copy(masks: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], out: Path) -> None:
+    """Masks as they were delivered, some at a time."""
+    with RowWriter(out, masks.shape[1:], np.uint8) as writer:
+        for start in range(0, len(at), COPIED):
+            writer.extend(masks[at[start : start + COPIED]])
 
 
 def _mask_frames(

@@ -3,24 +3,23 @@
 Every name in it was written by somebody else: it is looked up below the folder or not at all.
 """
 
+import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from crosswatch.artifacts import sha256_of
-from crosswatch.data import signals
 from crosswatch.data.adapters import declared
-from crosswatch.data.adapters.declared import DESCRIPTION, SignalEntry, VideoEntry
+from crosswatch.data.adapters.declared import DESCRIPTION
+from crosswatch.data.adapters.streams import read_audio, read_signal, read_video
 from crosswatch.data.ingestion import RawBatch
-from crosswatch.data.signals import ADVICE, TIME_COLUMN, RawSignal
-from crosswatch.data.video import RawVideo
+from crosswatch.data.tables import ADVICE
+from crosswatch.data.unfold import MAX_REORDERED_SHARE
 from crosswatch.errors import BadBatchError, UserError
 
 SUMS = "SHA256SUMS"
-FRAME_COLUMN = "frame"
+HASHERS = 4  # hashing leaves the interpreter to others
 RESERVED = ("set.json", "manifest.json", "scores.json")  # files that stand beside batches
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SUM_PATTERN = re.compile(r"([0-9a-f]{64}) [ *](.+)")
@@ -32,7 +31,8 @@ class Arrival:
 
     id: str
     digest: str
-    path: Path
+    path: Path  # on this machine; where it lies elsewhere, where it will be brought to
+    origin: str = ""  # where it was found, if not there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,11 @@ class Found:
     unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> reason
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrivalAdapter:
     """Reads a folder of batch folders, or one batch folder."""
+
+    max_reordered_share: float = MAX_REORDERED_SHARE  # rows of a table that may come late
 
     def find(self, source: Path) -> Found:
         """Deliveries in order of their names.
@@ -84,11 +87,31 @@ class ArrivalAdapter:
             OSError: a fault of the disk or the network, which may be gone the next time.
         """
         try:
-            return _read(arrival)
+            return _read(arrival, self.max_reordered_share)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise BadBatchError(
                 f"{error.filename or arrival.path}: cannot be read: {error.strerror}. {ADVICE}"
             ) from error
+
+
+def read_sums(data: bytes) -> dict[str, str]:
+    """The names that a SHA256SUMS lists, each with its hash, in the order of its rows.
+
+    Raises:
+        BadBatchError: a line is none of sha256sum's, or a name comes twice.
+    """
+    hashes: dict[str, str] = {}
+    for row, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), start=1):
+        match = SUM_PATTERN.fullmatch(line)
+        if match is None:
+            raise BadBatchError(
+                f"{SUMS}: row {row}: {line[:80]!r} is no line of sha256sum. {ADVICE}"
+            )
+        name = match[2].removeprefix("./")
+        if name in hashes:
+            raise BadBatchError(f"{SUMS}: row {row}: {name[:80]!r} is listed twice. {ADVICE}")
+        hashes[name] = match[1]
+    return hashes
 
 
 def safe_path(folder: Path, name: str) -> Path:
@@ -119,7 +142,7 @@ def _subfolders(source: Path) -> list[Path]:
     )
 
 
-def _read(arrival: Arrival) -> RawBatch:
+def _read(arrival: Arrival, max_reordered_share: float) -> RawBatch:
     folder = arrival.path
     listed, extra = _verify(folder)
     told = declared.read_description(folder / DESCRIPTION)
@@ -139,82 +162,44 @@ def _read(arrival: Arrival) -> RawBatch:
     notes = declared.Notes()
     if told.annotations is not None:
         notes = declared.read_notes(safe_path(folder, told.annotations), told)
-    warnings = [f"late extra file {name}: not in {SUMS}, not read" for name in extra]
-    if told.streams.audio is not None:
-        warnings.append(f"{told.streams.audio.file}: audio is not read by this version")
+    files = {name: safe_path(folder, name) for name in told.files()}
+    video, video_warnings = read_video(told, files, max_reordered_share=max_reordered_share)
+    signal, signal_warnings = read_signal(told, files, max_reordered_share=max_reordered_share)
+    late = tuple(f"late extra file {name}: not in {SUMS}, not read" for name in extra)
     return RawBatch(
         id=told.id,
         plant=told.plant,
         started_at=told.started_at,
-        video=None if told.streams.video is None else _video(folder, told.streams.video),
-        signal=None if told.streams.signal is None else _signal(folder, told.streams.signal),
+        video=video,
+        signal=signal,
+        audio=read_audio(told, files, video),
         events=notes.known_events(),
         keyframes=notes.known_keyframes(),
         labels_clock=notes.clock,
         frame_size_px=notes.frame_size_px,
-        warnings=tuple(warnings),
+        warnings=(*late, *video_warnings, *signal_warnings),
     )
 
 
 def _verify(folder: Path) -> tuple[set[str], list[str]]:
     """The names that SHA256SUMS lists, each file held against its hash, and those it does not."""
-    listed: set[str] = set()
-    text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
-    for row, line in enumerate(text.splitlines(), start=1):
-        match = SUM_PATTERN.fullmatch(line)
-        if match is None:
-            raise BadBatchError(
-                f"{SUMS}: row {row}: {line[:80]!r} is no line of sha256sum. {ADVICE}"
-            )
-        wanted, name = match.groups()
-        path = safe_path(folder, name.removeprefix("./"))
+    sums = read_sums((folder / SUMS).read_bytes())
+    paths = {name: safe_path(folder, name) for name in sums}
+    for name, path in paths.items():
         if not path.is_file():
             raise BadBatchError(f"{name}: is missing though {SUMS} lists it. {ADVICE}")
-        found = sha256_of(path)
-        if found != wanted:
+    with concurrent.futures.ThreadPoolExecutor(HASHERS) as pool:
+        found = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
+    for row, (name, wanted) in enumerate(sums.items(), start=1):
+        if found[name] != wanted:
             raise BadBatchError(
-                f"{name}: checksum mismatch: SHA-256 is {found[:12]}..., {SUMS} row {row} says "
-                f"{wanted[:12]}... ({path.stat().st_size} bytes). {ADVICE}"
+                f"{name}: checksum mismatch: SHA-256 is {found[name][:12]}..., {SUMS} row {row} "
+                f"says {wanted[:12]}... ({paths[name].stat().st_size} bytes). {ADVICE}"
             )
-        listed.add(name.removeprefix("./"))
+    listed = set(sums)
     if DESCRIPTION not in listed:
         raise BadBatchError(
             f"{DESCRIPTION}: is not listed in {SUMS} ({len(listed)} files are). {ADVICE}"
         )
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return listed, sorted(present - listed - {SUMS})
-
-
-def _video(folder: Path, entry: VideoEntry) -> RawVideo:
-    path = safe_path(folder, entry.file)
-    if entry.times is None:
-        return RawVideo(path=path, times_s=None, rate_hz=entry.rate_hz, clock=entry.clock)
-    times_path = safe_path(folder, entry.times)
-    table = signals.read_table(times_path, (FRAME_COLUMN, TIME_COLUMN))
-    wrong = np.flatnonzero(table[FRAME_COLUMN] != np.arange(table[FRAME_COLUMN].size))
-    if wrong.size:
-        at = int(wrong[0])
-        raise BadBatchError(
-            f"{entry.times}: row {at + signals.FIRST_ROW}: frame is {table[FRAME_COLUMN][at]:g}; "
-            f"{at} was expected: frames are numbered from 0 without a hole. {ADVICE}"
-        )
-    return RawVideo(
-        path=path,
-        times_s=table[TIME_COLUMN],
-        rate_hz=entry.rate_hz,
-        clock=entry.clock,
-        times_name=entry.times,
-    )
-
-
-def _signal(folder: Path, entry: SignalEntry) -> RawSignal:
-    table = signals.read_table(safe_path(folder, entry.file), (TIME_COLUMN, *entry.columns))
-    return RawSignal(
-        values=np.stack([table[name] for name in entry.columns], axis=1),
-        times_s=table[TIME_COLUMN],
-        columns=entry.columns,
-        unit=entry.unit,
-        rate_hz=entry.rate_hz,
-        clock=entry.clock,
-        name=entry.file,
-    )

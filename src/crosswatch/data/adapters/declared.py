@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crosswatch import config
+from crosswatch.data.stamps import TimeEntry
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event, Keyframe
 
 DESCRIPTION = "batch.json"
+FRAME_COLUMN = "frame"  # of a video's times
 Section = TypeVar("Section")
 
 
@@ -24,7 +26,9 @@ class VideoEntry:
     rate_hz: float
     clock: str = "camera"
     unit: str = "rgb"
-    times: str | None = None
+    times: str | None = None  # a table with a row a frame
+    time: TimeEntry = dataclasses.field(default_factory=TimeEntry)  # of that table
+    trigger: str | None = None  # its column that is 1 while a trigger fires, else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,14 +38,19 @@ class SignalEntry:
     columns: tuple[str, ...]
     unit: str
     clock: str = "control"
+    time: TimeEntry = dataclasses.field(default_factory=TimeEntry)
+    trigger: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioEntry:
+    """`file` may be the video's: then its sound is meant, and the clock is the video's."""
+
     file: str
     rate_hz: float
-    clock: str = "camera"
+    clock: str | None = None
     unit: str = "pcm"
+    start_s: float | None = None  # of the first sample on that clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,23 @@ class StreamEntries:
     video: VideoEntry | None = None
     signal: SignalEntry | None = None
     audio: AudioEntry | None = None
+
+    @property
+    def sound_of_video(self) -> bool:
+        return (
+            self.audio is not None and self.video is not None and self.audio.file == self.video.file
+        )
+
+    def clocks(self) -> list[str]:
+        entries = (self.video, self.signal)
+        clocks = [entry.clock for entry in entries if entry is not None]
+        return clocks if self.audio is None else [*clocks, self.audio_clock]
+
+    @property
+    def audio_clock(self) -> str:
+        if self.audio is not None and self.audio.clock is not None:
+            return self.audio.clock
+        return self.video.clock if self.video is not None and self.sound_of_video else "microphone"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +86,10 @@ class Description:
     started_at: str
     streams: StreamEntries
     annotations: str | None = None
+
+    @property
+    def start(self) -> datetime.datetime:
+        return datetime.datetime.fromisoformat(self.started_at)
 
     def files(self) -> list[str]:
         """Every file that is declared, and so has to be there."""
@@ -124,7 +154,7 @@ def read_description(path: Path) -> Description:
     """
     told = _section(Description, _json(path), where=path.name)
     try:
-        started = datetime.datetime.fromisoformat(told.started_at)
+        started = told.start
     except ValueError as error:
         raise BadBatchError(
             f"{path.name}.started_at: {told.started_at[:40]!r} is no ISO date; write it as "
@@ -137,14 +167,14 @@ def read_description(path: Path) -> Description:
         raise BadBatchError(
             f"{path.name}.streams: declares neither video nor signal; one is needed."
         )
-    for name, entry in (("video", streams.video), ("signal", streams.signal)):
-        if entry is not None and not 0 < entry.rate_hz < 1e6:
+    entries = {"video": streams.video, "signal": streams.signal, "audio": streams.audio}
+    for name, entry in entries.items():
+        if entry is not None and not 1e-6 <= entry.rate_hz <= 1e6:
             raise BadBatchError(
-                f"{path.name}.streams.{name}.rate_hz: {entry.rate_hz:g} is no rate; expected more "
-                "than 0 and less than 1000000 Hz."
+                f"{path.name}.streams.{name}.rate_hz: {entry.rate_hz:g} is no rate; expected "
+                "0.000001 to 1000000 Hz."
             )
-    if streams.signal is not None:
-        _check_columns(streams.signal.columns, where=f"{path.name}.streams.signal.columns")
+    _check_streams(streams, where=f"{path.name}.streams")
     return told
 
 
@@ -161,8 +191,7 @@ def read_notes(path: Path, told: Description) -> Notes:
             for key, entries in values.items()
         }
     notes = _section(Notes, values, where=path.name)
-    streams = (told.streams.video, told.streams.signal)  # audio is not read, so not aligned
-    clocks = [entry.clock for entry in streams if entry is not None]
+    clocks = told.streams.clocks()
     if (notes.events or notes.keyframes) and notes.clock not in clocks:
         raise BadBatchError(
             f"{path.name}.clock: no stream has the clock {notes.clock!r}; the streams have "
@@ -180,9 +209,29 @@ def read_notes(path: Path, told: Description) -> Notes:
     return notes
 
 
+def _check_streams(streams: StreamEntries, *, where: str) -> None:
+    video, signal, audio = streams.video, streams.signal, streams.audio
+    if video is not None:
+        if video.times is None and (video.time != TimeEntry() or video.trigger is not None):
+            raise BadBatchError(
+                f"{where}.video: time and trigger say how the table `times` is to be read, and "
+                "there is none. Name it, or remove them."
+            )
+        _check_columns((FRAME_COLUMN, *_stamp_columns(video)), where=f"{where}.video")
+    if signal is not None:
+        if not signal.columns:
+            raise BadBatchError(f"{where}.signal.columns: is empty; name the value columns.")
+        names = (*signal.columns, *_stamp_columns(signal))
+        _check_columns(names, where=f"{where}.signal.columns")
+    if audio is not None and not math.isfinite(audio.start_s or 0.0):
+        raise BadBatchError(f"{where}.audio.start_s: {audio.start_s} is no time. Correct it.")
+
+
+def _stamp_columns(entry: VideoEntry | SignalEntry) -> tuple[str, ...]:
+    return (entry.time.column, *([] if entry.trigger is None else [entry.trigger]))
+
+
 def _check_columns(columns: tuple[str, ...], *, where: str) -> None:
-    if not columns:
-        raise BadBatchError(f"{where}: is empty; name the value columns.")
     if len(set(columns)) != len(columns):
         raise BadBatchError(f"{where}: {', '.join(columns)}: a name comes twice. Name each once.")
 

@@ -17,26 +17,30 @@ from components.validate.component import validate
     description="Retrain, evaluate and promote a detector on the batches that have arrived.",
 )
 def retrain(
-    batches: str,
     workspace: str,
+    batches: str = "",
     recipe: str = "fmformer-furnace",
     overrides: str = "{}",
+    store: str = "",
     data_revision: str = "",
     again: bool = False,
 ) -> None:
     """Retrain on new production batches.
 
     Args:
-        batches: Folder with the deliveries of the plant, one folder a batch.
         workspace: Folder for known batches, claims, checkpoints and the registry.
+        batches: Deliveries of the plant, one folder a batch: a folder or s3://bucket/prefix.
+            Empty: those that data_revision names.
         recipe: Name of the packaged recipe.
         overrides: YAML over the recipe, such as {train: {epochs: 8}}.
-        data_revision: Revision of the deliveries, recorded as lineage.
+        store: Where artifacts, known batches and claims are kept (s3://bucket/prefix or a
+            folder), so that only manifests pass between tasks. Empty: in the workspace.
+        data_revision: Manifest that `crosswatch data resolve` wrote, or its digest in the store.
         again: Work on batches that were already done.
     """
     run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     # A cache key sees paths, not what lies there: tasks that read the workspace run every time.
-    closing = summary(workspace=workspace, run_id=run_id)
+    closing = summary(workspace=workspace, run_id=run_id, store=store)
     closing.set_caching_options(False)
     with dsl.ExitHandler(closing):
         settings = validate(recipe=recipe, overrides=overrides).output
@@ -46,27 +50,53 @@ def retrain(
             batches=batches,
             workspace=workspace,
             run_id=run_id,
+            store=store,
+            data_revision=data_revision,
             again=again,
         )
         claimed.set_caching_options(False)
         with dsl.If(claimed.output == "proceed", name="batches-won"):
-            data = ingest(settings=settings, batches=batches, workspace=workspace, run_id=run_id)
+            data = ingest(
+                settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
+                batches=batches,
+                data_revision=data_revision,
+            )
             data.set_caching_options(False)
-            labels = refine(settings=settings, batches=data.output)
+            labels = refine(
+                settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
+                batches=data.output,
+            )
+            labels.set_caching_options(False)
             checkpoint = train(
-                settings=settings, workspace=workspace, batches=data.output, labels=labels.output
+                settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
+                batches=data.output,
+                labels=labels.output,
             )
             checkpoint.set_caching_options(False)
             evaluation = evaluate(
                 settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
                 checkpoint=checkpoint.output,
                 batches=data.output,
                 labels=labels.output,
             )
+            evaluation.set_caching_options(False)
             registered = register(
                 settings=settings,
                 workspace=workspace,
                 run_id=run_id,
+                store=store,
                 data_revision=data_revision,
                 checkpoint=checkpoint.output,
                 evaluation=evaluation.output,

@@ -6,3 +6,5 @@ import os
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+pytest_plugins = ["tests.buckets", "tests.registries"]  # fixtures: s3_url, bucket, proxy; archived

@@ -16,6 +16,7 @@ from crosswatch.data.adapters import arrival as arrival_module
 from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.splits import SplitConfig
+from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
@@ -55,7 +56,13 @@ class Plant:
         shutil.move(self.folder / "arrivals" / name, self.folder / "elsewhere" / name)
 
     def ingest(self, **options) -> tuple[artifacts.Manifest, BatchSet]:
-        settings = {"ingest": SMALL, "sync": GIVEN, "split": SplitConfig(), "windows": SHORT}
+        settings = {
+            "ingest": SMALL,
+            "sync": GIVEN,
+            "split": SplitConfig(),
+            "windows": SHORT,
+            "transfer": TransferConfig(),
+        }
         out = options.setdefault("out", self.folder / "set")
         places = {"arrivals": self.folder / "arrivals", "known": self.folder / "known"}
         ingest(**{**places, **settings, **options})
@@ -222,7 +229,12 @@ def test_when_nothing_is_left_the_reasons_are_said(plant: Plant) -> None:
 def test_the_set_says_every_setting_it_was_made_with(plant: Plant) -> None:
     plant.deliver("batch-1")
     manifest, _ = plant.ingest()
-    made_with = {"ingest": SMALL, "sync": GIVEN, "split": SplitConfig(), "windows": SHORT}
+    made_with = {
+        "ingest": SMALL,
+        "sync": GIVEN,
+        "split": SplitConfig(),
+        "windows": SHORT,
+    }
     plain = {name: config.plain(section) for name, section in made_with.items()}
     assert manifest.config == json.loads(json.dumps(plain))
     stored = artifacts.open_artifact(plant.stored("batch-1"))

@@ -3,7 +3,6 @@
 Tests of one workspace run in their order and build on each other, as a plant's days do.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -11,66 +10,13 @@ from pathlib import Path
 
 import pytest
 from deliveries import deliver, seal
-from made import deliver_with_events, tiny_options
+from made import deliver_with_events
+from plants import MODEL, Plant, facts
 
 from crosswatch.data.ledger import Ledger
+from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.settings import TransferConfig
 from crosswatch.tracking.history import History
-from crosswatch.tracking.registry import ModelRegistry, RegistryPlace
-
-MODEL = "fmformer-furnace"
-# Loaded by every Python that a run starts: ends the process at the call it is told.
-SITECUSTOMIZE = """
-import importlib.abc, os, signal, sys
-target = os.environ.get("DIE_IN_CALL")
-if target:
-    module_name, function = target.split(":")
-    class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path, package=None):
-            if name != module_name:
-                return None
-            sys.meta_path.remove(self)
-            spec = importlib.util.find_spec(name)
-            execute = spec.loader.exec_module
-            def exec_module(module):
-                execute(module)
-                def die(*args, **kwargs):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                setattr(module, function, die)
-            spec.loader.exec_module = exec_module
-            return spec
-    import importlib.util
-    sys.meta_path.insert(0, Finder())
-"""
-
-
-class Plant:
-    """A folder of deliveries and a workspace, and the command over them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.arrivals, self.workspace = folder / "arrivals", folder / "workspace"
-        self.site = folder / "site"
-        self.site.mkdir(parents=True)
-        (self.site / "sitecustomize.py").write_text(SITECUSTOMIZE)
-
-    def run(self, *options: str, die_in: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "crosswatch", "run", "--batches", str(self.arrivals)]
-        command += ["--workspace", str(self.workspace), *tiny_options(), "--json", *options]
-        path = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": path, "DIE_IN_CALL": die_in}
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=280, env=environment
-        )
-
-    @property
-    def registry(self) -> ModelRegistry:
-        return ModelRegistry(RegistryPlace(folder=self.workspace))
-
-    def half_written(self) -> list[Path]:
-        return [path for path in self.workspace.rglob("*") if ".partial" in path.name]
-
-
-def facts(ended: subprocess.CompletedProcess[str]) -> dict:
-    return json.loads(ended.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +90,15 @@ def test_a_run_in_other_hands_is_left_alone(plant: Plant) -> None:
     option = ("--set", "train.seed=77")
     ended = plant.run(*option, die_in="crosswatch.stages.control:run_stage")
     assert ended.returncode == 1
-    ledger = Ledger(folder=plant.workspace / "claims")
-    (key,) = [k.name for k in ledger.folder.iterdir() if ledger.state(k.name) == "failed"]
-    mine = ledger.claim(key, run="somebody", owner_pid=os.getpid(), subject="batch-1")
+    ledger = Ledger(open_objects(plant.workspace, TransferConfig()))
+    (failed,) = [entry for entry in ledger.list() if entry.state == "failed"]
+    mine = ledger.claim(failed.key, run="somebody", owner_pid=os.getpid(), subject="batch-1")
     assert mine is not None
     ended = plant.run(*option)
     assert ended.returncode == 0
     assert facts(ended)["outcome"] == "busy"
     assert facts(ended)["message"].startswith("batch-1: in the hands of run somebody")
-    assert ledger.close(mine, "failed")
+    assert ledger.fail(mine)
 
 
 def test_bad_deliveries_are_quarantined_and_the_good_one_retrains(plant: Plant) -> None:

@@ -7,7 +7,14 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def claim(
-    settings: str, recipe: str, batches: str, workspace: str, run_id: str, again: bool
+    settings: str,
+    recipe: str,
+    batches: str,
+    workspace: str,
+    run_id: str,
+    store: str,
+    data_revision: str,
+    again: bool,
 ) -> str:
     from crosswatch.stages import control
 
@@ -17,5 +24,7 @@ def claim(
         batches=batches,
         workspace=workspace,
         run_id=run_id,
+        store=store,
+        data_revision=data_revision,
         again=again,
     )

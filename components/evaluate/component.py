@@ -8,6 +8,9 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     settings: str,
+    workspace: str,
+    run_id: str,
+    store: str,
     checkpoint: dsl.Input[dsl.Model],
     batches: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
@@ -18,6 +21,9 @@ def evaluate(
     control.run_stage(
         "evaluate",
         settings,
+        workspace=workspace,
+        run_id=run_id,
+        store=store,
         checkpoint=checkpoint.path,
         batches=batches.path,
         labels=labels.path,

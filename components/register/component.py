@@ -10,6 +10,7 @@ def register(
     settings: str,
     workspace: str,
     run_id: str,
+    store: str,
     data_revision: str,
     checkpoint: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -22,6 +23,9 @@ def register(
     control.run_stage(
         "register",
         settings,
+        workspace=workspace,
+        run_id=run_id,
+        store=store,
         lineage={"kfp_run_id": run_id, "data_revision": data_revision},
         checkpoint=checkpoint.path,
         evaluation=evaluation.path,

@@ -6,7 +6,7 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def summary(workspace: str, run_id: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def summary(workspace: str, run_id: str, store: str, status: dsl.PipelineTaskFinalStatus) -> None:
     from crosswatch.stages import control
 
-    control.summary(workspace=workspace, run_id=run_id, state=status.state)
+    control.summary(workspace=workspace, run_id=run_id, store=store, state=status.state)

@@ -9,6 +9,8 @@ from components.image import IMAGE
 def train(
     settings: str,
     workspace: str,
+    run_id: str,
+    store: str,
     batches: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
     out: dsl.Output[dsl.Model],
@@ -18,6 +20,9 @@ def train(
     control.run_stage(
         "train",
         settings,
+        workspace=workspace,
+        run_id=run_id,
+        store=store,
         batches=batches.path,
         labels=labels.path,
         checkpoints=f"{workspace}/checkpoints",

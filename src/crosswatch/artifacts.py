@@ -54,6 +54,9 @@ class Manifest:
         basis = [self.kind, named, dict(self.parents), dict(self.config)]
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
 
+    def as_json(self) -> str:
+        return _as_json(dataclasses.asdict(self))
+
 
 class Draft:
     """An artifact being written: put files below `path`, facts into the fields."""
@@ -85,16 +88,14 @@ def create(
     Raises:
         UserError: `out` holds something else than an artifact, or cannot be written.
     """
-    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not an artifact. Name another --out or remove it.")
+    check_replaceable(out)
     temporary = _temporary_beside(out)
     try:
         draft = Draft(temporary)
         draft.parents.update(parents or {})
         yield draft
         manifest = _describe(draft, kind=kind, config=config or {})
-        _write_synced(temporary / MANIFEST, _as_json(dataclasses.asdict(manifest)))
-        _take_name(temporary, out)
+        commit(manifest, temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -115,13 +116,63 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
         ) from error
     except ValueError as error:
         raise UserError(f"{path / MANIFEST}: is damaged: {error}. Run the stage again.") from error
-    manifest = _understood(values, path / MANIFEST)
+    manifest = _understood(values, str(path / MANIFEST))
     if kind is not None and manifest.kind != kind:
         raise UserError(f"{path}: is a {manifest.kind} artifact; a {kind} artifact is needed here.")
     if verify:
         for name, entry in manifest.files.items():
             _verify_file(path, name, entry)
     return manifest
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """A manifest from its JSON, as `Manifest.as_json` writes it.
+
+    Raises:
+        UserError: it is damaged, or of a newer schema.
+    """
+    try:
+        values = json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{where}: is damaged: {error}. Put it there again.") from error
+    return _understood(values, where)
+
+
+def check_replaceable(out: Path) -> None:
+    """
+    Raises:
+        UserError: what stands at `out` is no artifact, so it is not ours to replace.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not an artifact. Name another --out or remove it.")
+
+
+def commit(manifest: Manifest, folder: Path, out: Path) -> None:
+    """Give a folder that holds all of a manifest's files the manifest and its final name."""
+    _write_synced(folder / MANIFEST, manifest.as_json())
+    take_name(folder, out)
+
+
+def take_name(temporary: Path, out: Path) -> None:
+    """Rename over `out`; an older artifact steps aside first and goes when the new one stands."""
+    temporary.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    if not out.exists():
+        temporary.replace(out)
+        return
+    aside = _hidden_beside(out, "old")
+    out.replace(aside)
+    temporary.replace(out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def link_artifact(source: Path, out: Path) -> None:
+    """The same artifact under a second name, complete or not there; files are linked."""
+    temporary = _temporary_beside(out)
+    try:
+        link_tree(source, temporary)
+        take_name(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path, name: str = "*") -> None:
@@ -255,7 +306,7 @@ def _create_without_link(path: Path, text: str) -> bool:
     return True
 
 
-def _understood(values: Any, path: Path) -> Manifest:
+def _understood(values: Any, path: str) -> Manifest:
     version = values.get("schema_version") if isinstance(values, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(
@@ -296,18 +347,6 @@ def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest
         note=draft.note,
         code_version=code_version(),
     )
-
-
-def _take_name(temporary: Path, out: Path) -> None:
-    """Rename over `out`; an older artifact steps aside first and goes when the new one stands."""
-    temporary.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    if not out.exists():
-        temporary.replace(out)
-        return
-    aside = _hidden_beside(out, "old")
-    out.replace(aside)
-    temporary.replace(out)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crosswatch import __version__
-from crosswatch.errors import UserError
+from crosswatch.data.store.place import Place, parse_place
+from crosswatch.data_commands import data
+from crosswatch.errors import UserError, explained
+from crosswatch.ledger_commands import ledger
 from crosswatch.progress import FAILURE, MISTAKE
 from crosswatch.stages import STAGES
 
@@ -18,8 +21,10 @@ if TYPE_CHECKING:
     from crosswatch.tracking.registry import RegistryPlace, StageName
 
 ROLES = {
-    "arrivals": "Deliveries of the plant, one folder a batch.",
+    "arrivals": "Deliveries of the plant, one folder a batch: a folder or s3://bucket/prefix.",
     "known": "Library of batches ingested before; new ones are added.",
+    "store": "Library, artifacts and claims shared by many machines: s3://bucket/prefix or DIR.",
+    "revision": "Manifest of a data revision, as crosswatch data resolve writes it.",
     "batches": "Batch set that ingest wrote.",
     "labels": "Labels that refine wrote.",
     "checkpoint": "Detector that train wrote.",
@@ -61,6 +66,17 @@ class Commands(click.Group):
             formatter.write_dl([(name, stage.summary) for name, stage in STAGES.items()])
 
 
+class PlaceType(click.ParamType[Place]):
+    """A folder or s3://bucket/prefix."""
+
+    name = "place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Place:
+        return parse_place(value) if isinstance(value, str) else value
+
+
 class Configured(click.Command):
     """A command with settings; their options import what they need when it is called."""
 
@@ -100,7 +116,7 @@ def _stage_command(name: str) -> click.Command:
         config_file: Path | None,
         overrides: Sequence[str],
         show_config: bool,
-        **given: Path | None,
+        **given: Place | None,
     ) -> None:
         missing = [flag for flag, optional in paths.items() if not optional and not given[flag]]
         if missing and not show_config:
@@ -113,7 +129,7 @@ def _stage_command(name: str) -> click.Command:
             stages.run(name, values=config.plain(resolved), paths=given)
 
     flags = [
-        click.Option([f"--{flag}"], type=_path(), metavar="DIR",
+        click.Option([f"--{flag}"], type=PlaceType(), metavar="DIR",
                      help=ROLES[flag] + ("" if optional else "  [required]"))
         for flag, optional in paths.items()
     ]  # fmt: skip
@@ -127,15 +143,33 @@ def _stage_command(name: str) -> click.Command:
     epilog="\b\nExamples:\n"
     "  crosswatch run --batches arrivals --workspace workspace\n"
     "  crosswatch run --batches arrivals --workspace workspace --set train.epochs=8\n"
-    "  crosswatch run --recipe itsc --batches DIR --workspace workspace --json",
+    "  crosswatch run --recipe itsc --batches DIR --workspace workspace --json\n"
+    "  crosswatch run --batches s3://plant/deliveries --store s3://plant/store "
+    "--workspace workspace",
 )
-@click.option("--batches", type=_path(), metavar="SRC", help="Deliveries of the plant.")
+@click.option(
+    "--batches",
+    type=PlaceType(),
+    metavar="SRC",
+    help="Deliveries of the plant: a folder or s3://bucket/prefix.",
+)
 @click.option("--workspace", type=_path(), metavar="DIR", help="Known batches, claims, registry.")
+@click.option(
+    "--store",
+    type=PlaceType(),
+    metavar="PLACE",
+    help="Share batches, artifacts and claims: s3://bucket/prefix or a folder.",
+)
 @click.option("--again", is_flag=True, help="Work on batches that were already done.")
-@click.option("--data-revision", default="", help="Revision of the deliveries, kept as lineage.")
+@click.option(
+    "--data-revision",
+    default="",
+    metavar="FILE",
+    help="Manifest of crosswatch data resolve: take its deliveries, or hold SRC to it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")
 def run(
-    batches: Path | None,
+    batches: Place | None,
     workspace: Path | None,
     recipe: str,
     config_file: Path | None,
@@ -151,8 +185,8 @@ def run(
     if show_config:
         click.echo(config.to_yaml(resolved), nl=False)
         return
-    if batches is None or workspace is None:
-        missing = "--batches" if batches is None else "--workspace"
+    if workspace is None or (batches is None and not options["data_revision"]):
+        missing = "--workspace" if workspace is None else "--batches"
         example = "crosswatch run --batches arrivals --workspace workspace"
         raise click.UsageError(f"{missing} is missing. Example: {example}")
     from crosswatch.retrain import retrain_here
@@ -252,6 +286,8 @@ COMMANDS: dict[str, click.Command] = {
     "promote": registry_options(promote),
     "rollback": registry_options(rollback),
     "history": registry_options(history),
+    "ledger": ledger,
+    "data": data,
 }
 
 
@@ -273,21 +309,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(arguments: list[str]) -> int:
-    """One line and 2 for a user's mistake, the traceback and 1 for everything else."""
+    """One line and 2 for a user's mistake, one line and 1 for a full disk or a network that is
+    down, the traceback and 1 for everything else."""
+    known = arguments[:1] if arguments and arguments[0] in (*COMMANDS, *STAGES) else []
+    named = " ".join(["crosswatch", *known])
     try:
         crosswatch.main(arguments or ["--help"], standalone_mode=False)
     except SystemExit as ended:
         return int(ended.code or 0)
     except (UserError, click.UsageError) as error:
         text = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        known = arguments[:1] if arguments and arguments[0] in (*COMMANDS, *STAGES) else []
-        line = " ".join(text.split())
-        click.echo(f"{' '.join(['crosswatch', *known])}: {line}", err=True)
+        click.echo(f"{named}: {' '.join(text.split())}", err=True)
         return MISTAKE
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        line = explained(error)
+        if line is None:
+            traceback.print_exc()
+        else:
+            click.echo(f"{named}: {line}", err=True)
         return FAILURE
     return 0

@@ -9,7 +9,9 @@ from typing import Any
 from crosswatch import config
 from crosswatch.annotation.refine import RefineConfig
 from crosswatch.data.ingestion import IngestConfig
+from crosswatch.data.ledger import LedgerConfig
 from crosswatch.data.splits import SplitConfig
+from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
@@ -37,6 +39,8 @@ class Experiment:
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     register: RegisterConfig = dataclasses.field(default_factory=RegisterConfig)
     lineage: LineageConfig = dataclasses.field(default_factory=LineageConfig)
+    transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
+    ledger: LedgerConfig = dataclasses.field(default_factory=LedgerConfig)
 
     def __post_init__(self) -> None:
         """Refuse now what would fail after hours."""

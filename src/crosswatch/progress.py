@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,17 +56,28 @@ def warn(text: str) -> None:
 
 
 class Meter:
-    """Reports how far a loop has come, a few times a second at most."""
+    """Reports how far a loop has come, a few times a second at most.
 
-    def __init__(self, what: str) -> None:
+    In bytes (`unit="B"`) it also says how fast, since its first call.
+    """
+
+    def __init__(self, what: str, unit: Literal["", "B"] = "") -> None:
         self._what = what
+        self._unit = unit
         self._last = 0.0
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        self._first = self._first or (now, done)
+        since, before = self._first
         if done >= total or now - self._last >= _EVERY_S:
             self._last = now
-            emit("progress", what=self._what, done=done, total=total)
+            facts: dict[str, Any] = {"what": self._what, "done": done, "total": total}
+            if self._unit:
+                facts["unit"] = self._unit
+                facts["per_s"] = (done - before) / (now - since) if now > since else 0.0
+            emit("progress", **facts)
 
 
 def track(items: Iterable[Item], *, what: str, total: int) -> Iterator[Item]:
@@ -74,6 +85,24 @@ def track(items: Iterable[Item], *, what: str, total: int) -> Iterator[Item]:
     for done, item in enumerate(items, start=1):
         yield item
         meter(done, total)
+
+
+def as_bytes(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _how_far(event: dict[str, Any]) -> str:
+    done, total = event["done"], event["total"]
+    if not event.get("unit"):
+        return f"{event['what']} {done}/{total}"
+    text = f"{event['what']} {as_bytes(done)} of {as_bytes(total)}"
+    rate = event["per_s"]
+    if rate > 0:
+        text += f", {as_bytes(rate)}/s, {max(0, total - done) / rate:.0f} s left"
+    return text
 
 
 class View(Protocol):
@@ -157,7 +186,7 @@ class PlainView:
             self._abandon()
         elif kind == "progress" and time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
-            self._say(f"{event['what']} {event['done']}/{event['total']}")
+            self._say(_how_far(event))
 
     def close(self) -> None:
         pass
@@ -209,7 +238,7 @@ class LiveView:
         elif kind == "outcome":
             self._outcome = event["text"]
         elif kind == "progress":
-            note = f"{event['what']} {event['done']}/{event['total']}"
+            note = _how_far(event)
             self._bars.update(self._task, completed=event["done"], total=event["total"], note=note)
         elif kind == "end":
             self._bars.update(self._task, completed=1, total=1, note=self._outcome)

@@ -14,6 +14,7 @@ from typing import Any
 
 from crosswatch import artifacts, kubeflow
 from crosswatch.data.batches import SET_INDEX
+from crosswatch.data.store.place import Place
 from crosswatch.errors import UserError
 from crosswatch.progress import FAILURE, MISTAKE
 
@@ -29,9 +30,10 @@ class Closing:
 
 
 def retrain_here(
-    batches: Path,
+    batches: Place | None,
     workspace: Path,
     *,
+    store: Place | None,
     recipe: str,
     overrides: Mapping[str, Any],
     again: bool,
@@ -50,12 +52,15 @@ def retrain_here(
         workspace=workspace.resolve(),
         log=workspace / "logs" / f"retrain-{stamp}.log",
         arguments={
-            "batches": str(batches.resolve()),
+            "batches": _absolute(batches),
             "workspace": str(workspace.resolve()),
             "recipe": recipe,
             "overrides": json.dumps(overrides),
             "again": again,
-            "data_revision": data_revision,
+            "store": _absolute(store),
+            "data_revision": _absolute(Path(data_revision))
+            if Path(data_revision).is_file()
+            else data_revision,
         },
     )
     for folder in (workspace / "pipeline").glob("*/*/"):
@@ -65,6 +70,13 @@ def retrain_here(
     closing = _closing(run, workspace)
     _print(closing, as_json=as_json)
     return QUARANTINE if closing.facts["quarantined"] else DONE
+
+
+def _absolute(place: Place | None) -> str:
+    """As the tasks understand it, wherever they run."""
+    if place is None:
+        return ""
+    return str(place.resolve() if isinstance(place, Path) else place)
 
 
 def _refuse_unwritable(workspace: Path) -> None:
@@ -132,10 +144,14 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
     lines += _quarantined(facts)
     for name in facts["batches"]:
         sync = artifacts.read_json(folder / name / "sync.json")
-        bound_s = sync.get("bound_half_width_s")
-        if bound_s is not None:
-            offset = f"camera {sync['camera_offset_s']:+.3f} ± {bound_s:.3f} s"
-            lines.append(("sync", f"{name}: {offset} against the control system's clock"))
+        against = "control system's" if "signal" in sync["streams"] else "camera's"
+        for stream, told in sync["streams"].items():
+            bound_s = told["bound_s"]["half_width"]
+            if bound_s is None or told.get("left_out"):
+                continue
+            device = {"video": "camera", "audio": "sound"}[stream]
+            offset = f"{device} {told['offset_s']:+.3f} ± {bound_s:.3f} s"
+            lines.append(("sync", f"{name}: {offset} against the {against} clock"))
     return lines
 
 

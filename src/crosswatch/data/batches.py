@@ -4,10 +4,16 @@ Folder of a batch, all times on the reference clock (the control system's):
 
     frames.npy        uint8 (T, H, W, 3), absent without video
     frame_times.npy   float64 (T,) in s
+    frame_sources.npy int64 (T,): which picture of the original each frame shows, counted from 0 in
+                      order of presentation; hidden ones (edit lists) do not count
     signal.npy        float32 (S, C), absent without a signal
     signal_times.npy  float64 (S,) in s
-    labels.json       classes, events, keyframes (pixels of the stored frames), segments
-    sync.json         rates, clock estimates and what was repaired
+    audio.npy         int16 (A,), one channel, evenly sampled on its own clock; absent without sound
+    masks.npy         uint8 (T, H, W), absent unless masks were delivered: class index, 255 unknown
+    labels.json       classes, events, keyframes (pixels of the stored frames), segments, the blocks
+                      of a published split, and whether it is read as a published loader does
+    sync.json         rates, each stream's clock, what was repaired, and the limits that were met
+    sync.png          the alignment to look at; absent where there was nothing to align
 """
 
 import dataclasses
@@ -19,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch import artifacts
+from crosswatch.data.clocks import ClockMap
 from crosswatch.errors import UserError
-from crosswatch.records import Event, Keyframe, TimeRange
+from crosswatch.records import Block, Event, Keyframe, TimeRange
 
 BATCH_SET = "batch-set"
 SET_INDEX = "set.json"
@@ -43,6 +50,18 @@ class Batch:
     video_rate_hz: float
     signal_rate_hz: float
     sync: Mapping[str, Any]
+    masks: npt.NDArray[np.uint8] | None = None
+    blocks: tuple[tuple[Block, float, float], ...] = ()  # a published split
+    released: bool = False  # windows and splits follow a published loader
+    audio: npt.NDArray[np.int16] | None = None
+    audio_rate_hz: float = 0.0
+
+    def audio_times_s(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """When these samples of the sound were taken, on the reference clock."""
+        assert self.audio is not None, "the batch has no sound"
+        told = self.sync["streams"]["audio"]
+        own_s = told["start_s"] + np.asarray(samples, np.float64) / told["rate_hz"]
+        return ClockMap.restored(told).to_reference(own_s)
 
     @property
     def span_s(self) -> tuple[float, float]:
@@ -85,6 +104,11 @@ def open_batch(folder: Path, *, batch_id: str, digest: str) -> Batch:
         video_rate_hz=float(sync["video_rate_hz"]),
         signal_rate_hz=float(sync["signal_rate_hz"]),
         sync=sync,
+        masks=_mapped(folder / "masks.npy"),
+        audio=_mapped(folder / "audio.npy"),
+        audio_rate_hz=float(sync["streams"].get("audio", {}).get("rate_hz", 0.0)),
+        blocks=tuple((name, float(a), float(b)) for name, a, b in labels.get("blocks", ())),
+        released=bool(labels.get("released", False)),
     )
 
 

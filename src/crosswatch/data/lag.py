@@ -1,6 +1,9 @@
-"""Brightness against current, made comparable: what is evidence about the clocks and what is not.
+"""Two streams made comparable: what in them is evidence about their clocks and what is not.
 
-Shapes: (N,) instants of an even grid, (S,) samples, (K,) cells of the picture, (L,) lags.
+A *series* is one number a sample of the reference stream; *cells* are several numbers a picture or
+a slice of sound of the stream whose clock is sought, some of which follow the series.
+
+Shapes: (N,) instants of an even grid, (S,) samples, (K,) cells, (L,) lags, (B,) blocks.
 """
 
 import dataclasses
@@ -16,52 +19,60 @@ SILENT_S = 1.0  # a stream that said nothing for longer is no evidence there
 CLIP = 3.0  # robust standard deviations; what exceeds them (steps, glare, feeding) says no more
 
 
-def current_of(
-    signal_s: FloatArray, signal: npt.NDArray[np.floating], period_s: float, slower_than_s: float
+def lively_series(
+    times_s: FloatArray,
+    values: npt.NDArray[np.floating],
+    period_s: float,
+    slower_than_s: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """When (S,) and how much (S,) the arc draws, no faster than the first search's steps.
-
-    The flame follows the arc's power, which goes with the sum of the squared currents.
-    """
-    power = np.square(signal, dtype=np.float64).sum(axis=1)[:, None]
-    if np.median(np.diff(signal_s)) < COARSE_S:
-        at_s = np.arange(signal_s[0] + period_s, signal_s[-1] - period_s, period_s)
-        heard = ~_silent(at_s, signal_s)
-        signal_s, power = at_s[heard], _box_mean(signal_s, power, at_s[heard], period_s)
-    return signal_s, standard(_without_slow(power, period_s, slower_than_s))[:, 0]
+    """When (S,) and how much (S,) the series moves, no faster than the first search's steps."""
+    column = np.array(values, np.float64)[:, None]
+    if np.median(np.diff(times_s)) < COARSE_S:
+        at_s = np.arange(times_s[0] + period_s, times_s[-1] - period_s, period_s)
+        heard = ~_silent(at_s, times_s)
+        times_s, column = at_s[heard], _box_mean(times_s, column, at_s[heard], period_s)
+    return times_s, standard(_without_slow(column, period_s, slower_than_s))[:, 0]
 
 
-def lights_of(
-    camera_s: FloatArray,
-    brightness: npt.NDArray[np.floating],
+def lively_cells(
+    times_s: FloatArray,
+    cells: npt.NDArray[np.floating],
     period_s: float,
     slower_than_s: float,
     *,
     step_s: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Even instants (N,) and every cell's brightness (N, K), averaged as a meter averages."""
-    at_s = np.asarray(np.arange(camera_s[0], camera_s[-1], step_s), np.float64)
-    even = _box_mean(camera_s, brightness, at_s, period_s)
+    """Even instants (N,) and every cell (N, K), averaged as the reference averages."""
+    at_s = np.asarray(np.arange(times_s[0], times_s[-1], step_s), np.float64)
+    even = _box_mean(times_s, cells, at_s, period_s)
     values = standard(_without_slow(even, step_s, slower_than_s))
-    values[_silent(at_s, camera_s)] = 0.0
+    values[_silent(at_s, times_s)] = 0.0
     return at_s, values
 
 
-def flame_of(
-    camera_s: FloatArray,
-    brightness: npt.NDArray[np.floating],
+def weighted(
+    times_s: FloatArray,
+    cells: npt.NDArray[np.floating],
     weights: FloatArray,
     period_s: float,
     slower_than_s: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Fine instants (N,) and the weighted cells' light (N,), cell by cell to spare memory."""
+    """Fine instants (N,) and the weighted sum of the cells (N,), one by one to spare memory."""
     total: FloatArray | float = 0.0
-    at_s = camera_s
-    for cell in np.flatnonzero(weights > 0.01 * weights.max()):
-        one = brightness[:, [cell]]
-        at_s, light = lights_of(camera_s, one, period_s, slower_than_s, step_s=LAG_STEP_S)
-        total = total + weights[cell] * light[:, 0]
+    at_s = times_s
+    strength = np.abs(weights)
+    for cell in np.flatnonzero(strength >= 0.01 * strength.max()):
+        one = cells[:, [cell]]
+        at_s, moved = lively_cells(times_s, one, period_s, slower_than_s, step_s=LAG_STEP_S)
+        total = total + weights[cell] * moved[:, 0]
     return at_s, standard(np.asarray(total))
+
+
+def shared_s(moving_s: FloatArray, sample_s: FloatArray) -> float:
+    """For how long the reference has samples while the other stream is not silent."""
+    inside = (sample_s >= moving_s[0]) & (sample_s <= moving_s[-1]) & ~_silent(sample_s, moving_s)
+    steps = max(0, int(inside.sum()) - 1)
+    return float(steps * np.median(np.diff(sample_s))) if steps else 0.0
 
 
 def _box_mean(
@@ -104,35 +115,56 @@ def standard(values: FloatArray) -> FloatArray:
     return np.asarray(np.clip(values / np.maximum(scale, 1e-9), -CLIP, CLIP))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Following:
+    """Which cells follow the series, how far apart in time, and what chance reaches."""
+
+    weights: FloatArray  # (K,), negative where a cell falls as the series rises
+    lag_s: float
+    chance: float  # of what agrees at lags that cannot be true, as a share of the best agreement
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.weights.sum() < 0 else 1
+
+
 def cells_that_follow(
     sample_s: FloatArray,
-    current: FloatArray,
-    light_s: FloatArray,
-    lights: FloatArray,  # (N, K) at steps of COARSE_S
+    series: FloatArray,
+    cell_s: FloatArray,
+    cells: FloatArray,  # (N, K) at steps of COARSE_S
     *,
-    max_offset_s: float,
+    reach_s: float,
     unrelated_s: float,
-) -> tuple[FloatArray, float]:
-    """Weights of the cells (K,), and what chance reaches, as a share of the best agreement.
+    signs: tuple[int, ...],
+) -> Following:
+    """The best lag within reach, and the cells that agree there.
 
     One Fourier transform gives the correlation at every lag there is: those within reach of the
-    clocks say where the flame is; those more than `unrelated_s` beyond it cannot be true and say
-    what chance can do.
+    clocks say which cells follow; those more than `unrelated_s` beyond it, or from the best, cannot
+    be true too and say what chance can do.
     """
-    at_s = np.arange(max(sample_s[0], light_s[0]), min(sample_s[-1], light_s[-1]), COARSE_S)
-    rows = np.clip(np.rint((at_s - light_s[0]) / COARSE_S).astype(int), 0, len(light_s) - 1)
-    even, seen = np.interp(at_s, sample_s, current), lights[rows]
+    at_s = np.arange(sample_s[0], sample_s[-1], COARSE_S)
+    rows = np.rint((at_s - cell_s[0]) / COARSE_S).astype(int)
+    inside = (rows >= 0) & (rows < len(cell_s))
+    even = np.interp(at_s, sample_s, series)
+    seen = np.where(inside[:, None], cells[np.clip(rows, 0, len(cell_s) - 1)], 0.0)
     spectrum = np.fft.rfft(even)[:, None] * np.fft.rfft(seen, axis=0).conj()
     size = np.sqrt((even**2).sum() * (seen**2).sum(axis=0))
     agreement = np.fft.irfft(spectrum, n=at_s.size, axis=0) / np.maximum(size, 1e-9)  # (L, K)
-    score = (np.maximum(agreement, 0.0) ** 4).sum(axis=1)  # few cells show the flame: let them lead
+    # few cells show what the series does, and all of them with one sign: let them lead
+    score = np.stack([(np.maximum(sign * agreement, 0.0) ** 4).sum(axis=1) for sign in signs])
     lags_s = COARSE_S * np.fft.fftfreq(at_s.size, 1 / at_s.size)
-    best = int(np.argmax(np.where(np.abs(lags_s) <= max_offset_s, score, -1.0)))
-    beyond = score[np.abs(lags_s) > max_offset_s + unrelated_s]
-    if not score[best] > 0.0:  # one of the streams never changes
-        return np.zeros(lights.shape[1]), 1.0
-    chance = (beyond.max(initial=0.0) / score[best]) ** 0.25
-    return np.asarray(np.maximum(agreement[best], 0.0) ** 3), float(chance)
+    possible = np.where(np.abs(lags_s) <= reach_s, score, -1.0)
+    which, best = (int(at) for at in np.unravel_index(possible.argmax(), score.shape))
+    if not score[which, best] > 0.0:  # one of the streams never changes
+        return Following(weights=np.zeros(cells.shape[1]), lag_s=0.0, chance=1.0)
+    apart_s = np.abs(lags_s - lags_s[best])
+    apart_s = np.minimum(apart_s, COARSE_S * at_s.size - apart_s)  # the transform is circular
+    untrue = (np.abs(lags_s) > reach_s + unrelated_s) | (apart_s > unrelated_s)
+    chance = (score[:, untrue].max(initial=0.0) / score[which, best]) ** 0.25
+    weights = signs[which] * np.maximum(signs[which] * agreement[best], 0.0) ** 3
+    return Following(weights=weights, lag_s=float(lags_s[best]), chance=float(chance))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,47 +173,52 @@ class BlockSums:
 
     lags_s: FloatArray  # (L,)
     mid_s: FloatArray  # (B,) middle of each block
-    cross: FloatArray
-    light: FloatArray
-    current: FloatArray
+    cross: FloatArray  # (B, L)
+    moving: FloatArray  # (B, L)
+    series: FloatArray  # (B,)
+
+    def agreement(self) -> FloatArray:
+        """Correlation of the whole at every lag (L,)."""
+        size = self.moving.sum(axis=0) * self.series.sum()
+        return np.asarray(self.cross.sum(axis=0) / np.sqrt(np.maximum(size, 1e-9)))
 
 
 def sum_blocks(
     sample_s: FloatArray,
-    current: FloatArray,
-    light_s: FloatArray,
-    light: FloatArray,
+    series: FloatArray,
+    moving_s: FloatArray,
+    moving: FloatArray,
     *,
-    max_offset_s: float,
+    reach_s: float,
     blocks: int,
 ) -> BlockSums:
     """Cut the samples into blocks of equal length and sum over each."""
-    reach = math.ceil(max_offset_s / LAG_STEP_S) + 1
+    reach = math.ceil(reach_s / LAG_STEP_S) + 1
     lags_s = np.asarray(LAG_STEP_S * np.arange(-reach, reach + 1), np.float64)
-    inside = (sample_s >= light_s[0]) & (sample_s <= light_s[-1])
-    sample_s, current = sample_s[inside], current[inside]
+    inside = (sample_s >= moving_s[0]) & (sample_s <= moving_s[-1])
+    sample_s, series = sample_s[inside], series[inside]
     edges_s = np.linspace(sample_s[0], sample_s[-1], blocks + 1)
     block_of = np.clip(np.searchsorted(edges_s, sample_s, side="right") - 1, 0, blocks - 1)
     rows = [
-        _products(sample_s[block_of == block], current[block_of == block], light_s, light, lags_s)
+        _products(sample_s[block_of == block], series[block_of == block], moving_s, moving, lags_s)
         for block in range(blocks)
     ]
     return BlockSums(
         lags_s=lags_s,
         mid_s=(edges_s[:-1] + edges_s[1:]) / 2,
         cross=np.stack([cross for cross, _, _ in rows]),
-        light=np.stack([light for _, light, _ in rows]),
-        current=np.array([current for _, _, current in rows]),
+        moving=np.stack([moving for _, moving, _ in rows]),
+        series=np.array([series for _, _, series in rows]),
     )
 
 
 def _products(
     sample_s: FloatArray,
-    current: FloatArray,
-    light_s: FloatArray,
-    light: FloatArray,
+    series: FloatArray,
+    moving_s: FloatArray,
+    moving: FloatArray,
     lags_s: FloatArray,
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Sums over one block: current by light and light by light per lag, current by current."""
-    seen = np.interp(sample_s[:, None] - lags_s, light_s, light, left=0.0, right=0.0)
-    return current @ seen, (seen**2).sum(axis=0), float(current @ current)
+    """Sums over one block: series by moving and moving by moving per lag, series by series."""
+    seen = np.interp(sample_s[:, None] - lags_s, moving_s, moving, left=0.0, right=0.0)
+    return series @ seen, (seen**2).sum(axis=0), float(series @ series)

@@ -1,60 +1,83 @@
-"""Decoding: from any file PyAV reads to small frames on disk, in memory that does not grow."""
+"""Pictures to small frames on disk, in order of time and in memory that does not grow."""
 
-import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.frames import FrameWriter
+from crosswatch.data.container import ADVICE, Contents, read_contents, read_pictures
+from crosswatch.data.evidence import VideoFeature
+from crosswatch.data.frames import Rows
+from crosswatch.data.shrink import Array, Shrinker
 from crosswatch.errors import BadBatchError
 
-CELLS = 8
-"""Brightness is kept on this many by this many cells of the whole picture, for the clocks."""
-ADVICE = "Deliver the batch again."
 Progress = Callable[[int, int], None]
+
+
+class Pictures(Protocol):
+    """Pictures that come from no video file: stills in a folder, an array, many clips in a row."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """Position and RGB (H, W, 3) in order; a picture that cannot be read is left out."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawVideo:
     """A video as it arrived; without a times file its own presentation times count."""
 
-    path: Path
+    path: Path  # the file, or what names `pictures` in errors
     times_s: npt.NDArray[np.float64] | None
     rate_hz: float
     clock: str = "camera"
     times_name: str = "video times"  # for errors
+    pictures: Pictures | None = None  # instead of a file; needs times_s
+    pieces: npt.NDArray[np.int64] | None = None  # resets of the clock before each picture
+    triggers_s: npt.NDArray[np.float64] | None = None  # pulses seen by this clock
+    reordered: int = 0  # rows that came out of order
+    rollovers: int = 0  # of the counter that its clock is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which pictures of the file become frames, known before the first is decoded."""
+    """Which pictures become frames and in which order, known before the first is decoded.
 
-    pts: npt.NDArray[np.int64]  # presentation times in the file's units; empty where it has none
-    times_s: npt.NDArray[np.float64]  # of every picture, on the camera's clock
-    kept: npt.NDArray[np.bool_]
+    Pictures are counted in order of presentation, frames in order of time: piece by piece of a
+    clock that was reset, and within a piece as the stamps say.
+    """
+
+    contents: Contents
+    sources: npt.NDArray[np.int64]  # (T,) the picture that each frame shows
+    times_s: npt.NDArray[np.float64]  # (T,) on the camera's clock
+    pieces: npt.NDArray[np.int64]  # (T,) resets of the clock before each frame
+    stamped: int  # pictures that have a time
     missing: int  # times without a picture at the end of the file
 
     @property
     def doubled(self) -> int:
-        return int((~self.kept).sum())
+        return self.stamped - self.sources.size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoded:
     """What decoding found out beside the frames that it wrote."""
 
-    times_s: npt.NDArray[np.float64]  # of the frames written, on the camera's clock
-    brightness: npt.NDArray[np.float32]  # (T, CELLS * CELLS) grey levels
+    times_s: npt.NDArray[np.float64]  # (T,) of the frames written, on the camera's clock
+    pieces: npt.NDArray[np.int64]  # (T,) resets of that clock before each frame
+    sources: npt.NDArray[np.int64]  # (T,) the picture that each frame shows
+    series: npt.NDArray[np.float32] | None  # (T, K) what the feature saw in them; lies on disk
     repaired: int
     size_px: tuple[int, int]  # width and height of the original pictures
 
 
 def plan_frames(raw: RawVideo, *, max_bad_share: float) -> Plan:
-    """Match the pictures with their times, and leave out the doubled ones.
+    """Match the pictures with their times, put them in order, and leave out the doubled ones.
 
     A camera that delivers a picture twice stamps it (nearly) twice with one time: a frame within
     a quarter of a period of the last says nothing new.
@@ -62,26 +85,31 @@ def plan_frames(raw: RawVideo, *, max_bad_share: float) -> Plan:
     Raises:
         BadBatchError: the file cannot be read, or is shorter or longer than its times by too much.
     """
-    pts, unit_s = _presentation_times(raw.path)
-    known = [at for at in pts if at is not None]
-    ordered = np.array(sorted(known) if len(known) == len(pts) else [], np.int64)
+    contents = read_contents(raw.path) if raw.pictures is None else _counted(raw)
     if raw.times_s is None:
-        if not ordered.size:
+        if contents.unstamped:
             raise BadBatchError(
-                f"{raw.path.name}: has no presentation times. Deliver a times file."
+                f"{raw.path.name}: {contents.unstamped} of {contents.count} frames have no "
+                "presentation time; each needs one. Deliver a times file."
             )
-        times_s = np.asarray(ordered * unit_s, np.float64)
+        times_s = contents.times_s()
+        pieces = contents.pieces() if contents.joints else None
     else:
-        _check_length(raw, len(pts), max_bad_share=max_bad_share)
-        times_s = raw.times_s[: len(pts)]
-        ordered = ordered[: times_s.size]
+        _check_length(raw, contents.count, max_bad_share=max_bad_share)
+        times_s = raw.times_s[: contents.count]
+        pieces = None if raw.pieces is None else raw.pieces[: contents.count]
     if times_s.size < 2:
         raise BadBatchError(f"{raw.path.name}: holds {times_s.size} frames; at least 2 are needed.")
+    if pieces is None:
+        pieces = np.broadcast_to(np.int64(0), times_s.shape)  # takes no memory
+    sources = _in_order(times_s, pieces, least_s=0.25 / raw.rate_hz)
     return Plan(
-        pts=ordered,
-        times_s=times_s,
-        kept=_advancing(times_s, least_s=0.25 / raw.rate_hz),
-        missing=0 if raw.times_s is None else max(0, raw.times_s.size - len(pts)),
+        contents=contents,
+        sources=sources,
+        times_s=times_s[sources],
+        pieces=pieces[sources] if pieces.strides[0] else pieces[: sources.size],
+        stamped=times_s.size,
+        missing=0 if raw.times_s is None else max(0, raw.times_s.size - contents.count),
     )
 
 
@@ -94,167 +122,127 @@ def decode(
     crop_xywh_px: tuple[int, ...] | None,
     max_bad_share: float,
     progress: Progress,
+    feature: VideoFeature | None = None,
 ) -> Decoded:
-    """Write the kept frames; a picture that cannot be decoded repeats the one before it.
+    """Write the planned frames; one that cannot be decoded repeats the frame before it.
 
     Raises:
         BadBatchError: too many pictures cannot be decoded, or the crop lies outside of them.
     """
-    total = plan.times_s.size
+    shrinker = Shrinker(frame_px=frame_px, crop_xywh_px=crop_xywh_px, name=raw.path.name)
+    done = 0
     size_px: tuple[int, int] | None = None
-    with FrameWriter(out, (frame_px, frame_px, 3)) as writer:
-        track = _Track(writer, plan)
-        for at, picture in _pictures(raw.path, plan):
-            size_px = size_px or _size(picture, crop_xywh_px, raw.path.name)
-            track.put(at, *_shrink(picture, frame_px, crop_xywh_px))
-            progress(track.done, total)
-        track.finish()
-    _check_bad(raw.path.name, track.repaired, total, max_bad_share=max_bad_share)
+    with out.open("w+b") as stream, tempfile.TemporaryFile(dir=out.parent) as nameless:
+        track = _Track(plan, stream, nameless, frame_px)
+        for at, picture in _pictures(raw, plan):
+            done += 1
+            size_px = size_px or _size(picture)
+            if (frame := track.place_of(at)) is not None:
+                small, grey = shrinker(picture, grey=feature is not None)
+                track.put(frame, small)
+                if feature is not None and grey is not None:
+                    track.put_seen(frame, feature.see(grey))
+            progress(done, plan.stamped)
+        repaired = plan.stamped - done
+        bad = repaired if track.begun else plan.stamped
+        _check_bad(raw.path.name, bad, plan.stamped, max_bad_share=max_bad_share)
+        sources = track.filled()
+        series = track.series
     assert size_px is not None, "_check_bad refuses a video without a single picture"
     return Decoded(
-        times_s=plan.times_s[plan.kept],
-        brightness=track.brightness[plan.kept],
-        repaired=track.repaired,
+        times_s=plan.times_s,
+        pieces=plan.pieces,
+        sources=sources,
+        series=series,
+        repaired=repaired,
         size_px=size_px,
     )
 
 
 class _Track:
-    """Fills the positions of a plan in order; one that is skipped repeats its predecessor."""
+    """Puts frames and their features where the plan wants them, and fills what stayed empty."""
 
-    def __init__(self, writer: FrameWriter, plan: Plan) -> None:
-        self._writer = writer
-        self._kept = plan.kept
-        self._last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
-        self.brightness = np.zeros((plan.times_s.size, CELLS * CELLS), np.float32)
-        self.done = 0
-        self.repaired = 0
+    def __init__(self, plan: Plan, stream: IO[bytes], nameless: IO[bytes], frame_px: int) -> None:
+        count = plan.sources.size
+        self._sources = plan.sources
+        self._place = np.full(plan.stamped, -1, np.int32)
+        self._place[plan.sources] = np.arange(count, dtype=np.int32)
+        self._there = np.zeros(count, np.bool_)
+        self._frames = Rows(stream, (count, frame_px, frame_px, 3), np.uint8)
+        self._nameless = nameless
+        self._series: Rows | None = None
 
-    def put(self, at: int, frame: npt.NDArray[np.uint8], cells: npt.NDArray[np.float32]) -> None:
-        self._repeat(at, *(self._last or (frame, cells)))  # nothing precedes the first picture
-        self._store(frame, cells)
-        self._last = frame, cells
+    def place_of(self, at: int) -> int | None:
+        """The frame that shows this picture; None for a doubled one."""
+        frame = int(self._place[at])
+        return None if frame < 0 else frame
 
-    def finish(self) -> None:
-        if self._last is None:
-            self.repaired = len(self._kept)
-        else:
-            self._repeat(len(self._kept), *self._last)
+    def put(self, frame: int, small: Array) -> None:
+        self._frames.put(frame, small)
+        self._there[frame] = True
 
-    def _repeat(
-        self, until: int, frame: npt.NDArray[np.uint8], cells: npt.NDArray[np.float32]
-    ) -> None:
-        self.repaired += until - self.done
-        while self.done < until:
-            self._store(frame, cells)
+    def put_seen(self, frame: int, numbers: npt.NDArray[np.float32]) -> None:
+        if self._series is None:
+            shape = (self._there.size, *numbers.shape)
+            self._series = Rows(self._nameless, shape, np.float32)
+        self._series.put(frame, numbers)
 
-    def _store(self, frame: npt.NDArray[np.uint8], cells: npt.NDArray[np.float32]) -> None:
-        self.brightness[self.done] = cells
-        if self._kept[self.done]:
-            self._writer.append(frame)
-        self.done += 1
+    @property
+    def begun(self) -> bool:
+        return bool(self._there.any())
 
+    def filled(self) -> npt.NDArray[np.int64]:
+        """The picture that each frame shows, now that none is missing."""
+        if self._there.all():
+            return self._sources
+        shown = np.maximum.accumulate(np.where(self._there, np.arange(self._there.size), -1))
+        shown[shown < 0] = np.argmax(self._there)  # nothing precedes the first picture
+        for frame in np.flatnonzero(~self._there):
+            for rows in filter(None, (self._frames, self._series)):
+                rows.repeat(int(frame), int(shown[frame]))
+        return self._sources[shown]
 
-def _open(path: Path) -> Any:
-    import av
-
-    if path.stat().st_size == 0:
-        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise BadBatchError(
-            f"{path.name}: cannot be opened as a video: {_reason(error)}. The file is truncated or "
-            f"no video ({path.stat().st_size} bytes). {ADVICE}"
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise BadBatchError(f"{path.name}: holds no video stream. {ADVICE}")
-    return container
+    @property
+    def series(self) -> npt.NDArray[np.float32] | None:
+        return None if self._series is None else self._series.mapped()
 
 
-def _presentation_times(path: Path) -> tuple[list[int | None], float]:
-    """One entry a picture, without decoding; None where the file does not say."""
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        packets = [
-            (packet.pts, packet.is_discard) for packet in _packets(container, stream) if packet.size
-        ]
-        expected = int(stream.frames)
-        unit_s = float(stream.time_base or 0)
-    pts = [at for at, cut_away in packets if not cut_away]  # an edit list hides some
-    if not pts:
-        raise BadBatchError(f"{path.name}: holds no frames. {ADVICE}")
-    if len(packets) < 0.99 * expected:
-        raise BadBatchError(
-            f"{path.name}: is truncated: {len(packets)} of the {expected} frames that it announces "
-            f"are there; 99 % are needed. {ADVICE}"
-        )
-    return pts, unit_s
+def _counted(raw: RawVideo) -> Contents:
+    assert raw.pictures is not None
+    assert raw.times_s is not None, "pictures do not say when they were taken"
+    return Contents(count=len(raw.pictures))
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets up to the first that cannot be read; the caller counts what is missing."""
-    import av
-
-    with contextlib.suppress(av.FFmpegError):
-        yield from container.demux(stream)
-
-
-def _pictures(path: Path, plan: Plan) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Position and RGB of every picture that can be decoded, in order of presentation."""
-    import av
-
+def _pictures(raw: RawVideo, plan: Plan) -> Iterator[tuple[int, Any]]:
+    """Each picture that has a time, once: a decoded frame, or RGB where there is no file."""
+    if raw.pictures is None:
+        for at, picture in read_pictures(raw.path, plan.contents):
+            if at < plan.stamped:
+                yield at, picture
+        return
     last = -1
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for packet in _packets(container, stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:  # what is lost shows as a position that is never reached
-                continue
-            for frame in frames:
-                at = last + 1
-                if plan.pts.size and frame.pts is not None:
-                    at = int(np.searchsorted(plan.pts, frame.pts))
-                if last < at < plan.times_s.size and not frame.is_corrupt:
-                    # one thread: handing out small pictures to more costs more than it brings
-                    yield at, frame.to_ndarray(format="rgb24", threads=1)
-                    last = at
+    for at, picture in raw.pictures:
+        assert last < at < plan.contents.count, "pictures come in order, each once"
+        assert picture.ndim == 3, "pictures are RGB"
+        last = at
+        if at < plan.stamped:
+            yield at, picture
 
 
-def _shrink(
-    picture: npt.NDArray[np.uint8], frame_px: int, crop_xywh_px: tuple[int, ...] | None
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The stored frame, and the brightness of the whole picture's cells."""
-    import cv2
-
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    cells = cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    if crop_xywh_px is not None:
-        x, y, width, height = crop_xywh_px
-        picture = picture[y : y + height, x : x + width]
-    frame = cv2.resize(picture, (frame_px, frame_px), interpolation=cv2.INTER_AREA)
-    return np.asarray(frame, np.uint8), np.asarray(cells, np.float32).reshape(-1)
+def _size(picture: Any) -> tuple[int, int]:
+    if isinstance(picture, np.ndarray):
+        return picture.shape[1], picture.shape[0]
+    return picture.width, picture.height
 
 
-def _size(
-    picture: npt.NDArray[np.uint8], crop_xywh_px: tuple[int, ...] | None, name: str
-) -> tuple[int, int]:
-    height, width = picture.shape[:2]
-    if crop_xywh_px is not None:
-        x, y, wide, high = crop_xywh_px
-        if x + wide > width or y + high > height:
-            raise BadBatchError(
-                f"{name}: ingest.crop_xywh_px {list(crop_xywh_px)} reaches {x + wide}x{y + high}; "
-                f"the pictures are {width}x{height}. Choose a crop inside them."
-            )
-    return width, height
-
-
-def _advancing(times_s: npt.NDArray[np.float64], *, least_s: float) -> npt.NDArray[np.bool_]:
-    return np.concatenate([[True], np.diff(times_s) >= least_s])
+def _in_order(
+    times_s: npt.NDArray[np.float64], pieces: npt.NDArray[np.int64], *, least_s: float
+) -> npt.NDArray[np.int64]:
+    """The pictures piece by piece and by time, without those that come too soon after another."""
+    order = np.lexsort((times_s, pieces))
+    advance = np.diff(times_s[order], prepend=-np.inf) >= least_s
+    advance |= np.diff(pieces[order], prepend=-1) > 0
+    return np.asarray(order[advance], np.int64)
 
 
 def _check_length(raw: RawVideo, pictures: int, *, max_bad_share: float) -> None:
@@ -275,7 +263,3 @@ def _check_bad(name: str, bad: int, total: int, *, max_bad_share: float) -> None
         raise BadBatchError(
             f"{name}: {bad} of {total} frames cannot be decoded; allowed {allowed}. {ADVICE}"
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

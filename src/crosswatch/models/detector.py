@@ -125,7 +125,8 @@ def statistics_of(windows: WindowSet) -> SignalStatistics:
         if batch.signal is None or not len(table):
             continue
         used = np.zeros(len(batch.signal) + 1, np.int64)
-        np.add.at(used, table.signal_stop - table.samples, 1)
+        oldest = np.maximum(table.signal_stop - table.samples, table.signal_first)
+        np.add.at(used, oldest, 1)
         np.add.at(used, table.signal_stop, -1)
         parts.append(np.asarray(batch.signal)[np.cumsum(used)[:-1] > 0])
     samples = np.concatenate(parts).astype(np.float64)

@@ -1,22 +1,27 @@
 """The control tasks of a pipeline: validate, claim, summary; and how a task calls a stage."""
 
-import dataclasses
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crosswatch import artifacts, config, progress, stages
-from crosswatch.data.adapters import open_adapter
+from crosswatch.data.deliveries import open_deliveries, refuse_nothing
 from crosswatch.data.ingestion import IngestConfig
-from crosswatch.data.ledger import Claim, Ledger
-from crosswatch.errors import UserError
+from crosswatch.data.ledger import Ledger
+from crosswatch.data.library import DELIVERIES
+from crosswatch.data.store.place import Place, parse_place
+from crosswatch.data.store.settings import TransferConfig
+from crosswatch.errors import ResourceError, UserError, explained
+from crosswatch.stages import travel
+from crosswatch.stages.claims import open_claims
 
 OWNER_PID = "CROSSWATCH_OWNER_PID"
-QUARANTINED = "quarantined.json"
+NOT_IN_RESULT = ("lineage", "transfer", "ledger")  # sections that change no result
 ALREADY_DONE, BUSY = "already done", "busy"  # why a claim won nothing
 
 Result = TypeVar("Result")
@@ -26,24 +31,40 @@ def run_stage(
     name: str,
     settings: str,
     *,
+    workspace: str,
+    run_id: str,
+    store: str,
     lineage: Mapping[str, str] | None = None,
-    run_folder: str | None = None,
-    **paths: str,
+    **places: str,
 ) -> None:
     """The body of a stage's component: `settings` is the resolved configuration as JSON.
 
-    What the stage quarantined is noted in `run_folder`, for the summary.
+    What the stage quarantined is noted in the run's folder, for the summary. With a store, what it
+    reads is brought from there and what it writes is sent there.
     """
     values = json.loads(settings)
     values["lineage"] = {**values.get("lineage", {}), **(lineage or {})}
-    folders = {role: Path(path) for role, path in paths.items()}
+    transfer = _transfer(values)
+    cache = Path(workspace) / "cache"
 
     def work() -> None:
-        stages.run(name, values=values, paths=folders)
-        progress.emit("artifact", stage=name, path=str(folders["out"].resolve()))
-        quarantined = artifacts.open_artifact(folders["out"], verify=False).quarantined
-        if run_folder is not None:
-            artifacts.replace_json(Path(run_folder) / QUARANTINED, dict(quarantined))
+        claims = open_claims(workspace, run_id, store, values)
+        given = {role: parse_place(text) for role, text in places.items() if text}
+        if places.get("revision"):
+            given["revision"] = _revision(places["revision"], store)
+        if store and "store" in stages.paths_of(name):
+            given["store"] = parse_place(store)
+        out = Path(places["out"]).resolve()
+        with claims.kept():
+            for role, place in given.items():
+                if isinstance(place, Path):
+                    given[role] = travel.bring(place, cache=cache, transfer=transfer)
+            claims.confirm()
+            stages.run(name, values=values, paths=given)
+            if store:
+                out = travel.send(out, store, cache=cache, transfer=transfer)
+        progress.emit("artifact", stage=name, path=str(out))
+        claims.note_quarantined(artifacts.open_artifact(out, verify=False).quarantined)
 
     _as_task(name, work)
 
@@ -62,87 +83,94 @@ def validate(*, recipe: str, overrides: str) -> str:
 
 
 def claim(
-    *, settings: str, recipe: str, batches: str, workspace: str, run_id: str, again: bool
+    *,
+    settings: str,
+    recipe: str,
+    batches: str,
+    workspace: str,
+    run_id: str,
+    store: str,
+    data_revision: str,
+    again: bool,
 ) -> str:
     """Claim the batches that have arrived: "proceed" if any was won, else why not."""
 
     def work() -> str:
         values = json.loads(settings)
-        values.pop("lineage", None)
-        basis = [recipe, values, artifacts.code_version()]
+        result = {key: value for key, value in values.items() if key not in NOT_IN_RESULT}
+        basis = [recipe, result, artifacts.code_version()]
         ingest = config.build(IngestConfig, values["ingest"], where="ingest")
-        found = open_adapter(ingest).find(Path(batches))
-        if not found.arrivals:
-            waiting = ", ".join(found.not_arrived) or "nothing"
-            raise UserError(f"{batches}: no batch has arrived; found without SHA256SUMS: {waiting}")
-        ledger = Ledger(folder=Path(workspace) / "claims")
+        deliveries = open_deliveries(
+            parse_place(batches) if batches else None,
+            _revision(data_revision, store) if data_revision else None,
+            ingest=ingest,
+            fetched=Path(workspace) / "batches" / DELIVERIES,
+            transfer=_transfer(values),
+        )
+        found = deliveries.find()
+        refuse_nothing(found, deliveries.name)
+        claims = open_claims(workspace, run_id, store, values)
         owner = int(os.environ[OWNER_PID]) if OWNER_PID in os.environ else None
         keys = {item.id: artifacts.digest_of([item.digest, basis]) for item in found.arrivals}
-        claims = [
-            ledger.claim(key, run=run_id, owner_pid=owner, subject=subject, again=again)
-            for subject, key in keys.items()
-        ]
-        won = [dataclasses.asdict(item) for item in claims if item is not None]
-        artifacts.replace_json(_claims_file(Path(workspace), run_id), won)
-        return _decide(ledger, keys, len(won))
+        won = claims.take(keys, owner_pid=owner, again=again)
+        return _decide(claims.ledger, keys, len(won))
 
     return _as_task("claim", work, framed=True)
 
 
-def summary(*, workspace: str, run_id: str, state: str) -> None:
+def summary(*, workspace: str, run_id: str, store: str, state: str) -> None:
     """Close the run's claims, whatever happened, and say how the run ended."""
 
     def work() -> None:
-        path = _claims_file(Path(workspace), run_id)
-        won = [Claim(**entry) for entry in artifacts.read_json(path)] if path.exists() else []
-        noted = path.with_name(QUARANTINED)
-        quarantined = artifacts.read_json(noted) if noted.exists() else {}
-        ledger = Ledger(folder=Path(workspace) / "claims")
-        ended = "done" if state == "SUCCEEDED" else "failed"
-        for item in won:
-            if ended == "failed":
-                ledger.close(item, "failed")
-            elif item.subject in quarantined:
-                ledger.close(item, "quarantined", reason=quarantined[item.subject])
-            else:
-                ledger.close(item, "done")
+        claims = open_claims(workspace, run_id, store)
+        won = claims.noted()
+        lost = claims.close(state)
         artifacts.replace_json(
-            path.with_name("summary.json"), {"run": run_id, "state": state, "claims": len(won)}
+            claims.note.with_name("summary.json"),
+            {"run": run_id, "state": state, "claims": len(won), "lost": len(lost)},
         )
-        progress.outcome(f"{len(won)} claims {ended}" if won else "nothing was claimed")
+        ended = "done" if state == "SUCCEEDED" else "failed"
+        closed = f"{len(won) - len(lost)} claims {ended}" if won else "nothing was claimed"
+        progress.outcome(closed + (f", {len(lost)} no longer this run's" if lost else ""))
 
     _as_task("summary", work, framed=True)
 
 
 def _decide(ledger: Ledger, keys: Mapping[str, str], won: int) -> str:
-    for subject, key in keys.items():
-        if ledger.state(key) == "quarantined":
-            progress.emit("quarantined", batch=subject, reason=ledger.entry(key)["reason"])
+    found = {subject: ledger.entry(key) for subject, key in keys.items()}
+    entries = {subject: entry for subject, entry in found.items() if entry is not None}
+    for subject, entry in entries.items():
+        if entry.state == "quarantined":
+            progress.emit("quarantined", batch=subject, reason=entry.reason)
     if won:
         progress.outcome(f"{won} of {len(keys)} batches to work on")
         return "proceed"
-    states = {subject: ledger.state(key) for subject, key in keys.items()}
-    busy = [subject for subject, state in states.items() if state == "claimed"]
+    busy = [subject for subject, entry in entries.items() if not entry.is_finished]
     if busy:
-        entry = ledger.entry(keys[busy[0]])
-        progress.outcome(f"{', '.join(busy)}: in the hands of run {entry['run']} "
-                         f"(process {entry['pid']} on {entry['host']})")  # fmt: skip
+        entry = entries[busy[0]]
+        holder = f"run {entry.run} ({entry.owner})"
+        progress.outcome(f"{', '.join(busy)}: in the hands of {holder}")
         progress.emit("idle", outcome=BUSY, batches=busy)
         return BUSY
     progress.outcome(f"{ALREADY_DONE}: {', '.join(keys)}")
-    done = [subject for subject, state in states.items() if state == "done"]
+    done = [subject for subject, entry in entries.items() if entry.state == "done"]
     progress.emit("idle", outcome=ALREADY_DONE, batches=done)
     return ALREADY_DONE
 
 
-def _claims_file(workspace: Path, run_id: str) -> Path:
-    assert run_id
-    assert "/" not in run_id
-    return workspace / "runs" / run_id / "claims.json"
+def _revision(text: str, store: str) -> Place:
+    """A revision may be named by its digest alone: then it lies in the store."""
+    is_digest = re.fullmatch(r"[0-9a-f]{64}", text) is not None
+    return parse_place(f"{store}/revisions/{text}.json" if store and is_digest else text)
+
+
+def _transfer(values: Mapping[str, Any]) -> TransferConfig:
+    return config.build(TransferConfig, values.get("transfer", {}), where="transfer")
 
 
 def _as_task(name: str, work: Callable[[], Result], *, framed: bool = False) -> Result:
-    """Do a task's work; a user's mistake ends it with one line and exit code 2."""
+    """Do a task's work; a user's mistake ends it with one line and exit code 2, a fault of the
+    disk or the network with one line and 1."""
     try:
         if not framed:
             return work()
@@ -152,6 +180,13 @@ def _as_task(name: str, work: Callable[[], Result], *, framed: bool = False) -> 
         progress.emit("failed", stage=name, code=progress.MISTAKE, message=str(error))
         sys.stderr.write(f"crosswatch {name}: {error}\n")
         sys.exit(progress.MISTAKE)
+    except (ResourceError, OSError) as error:
+        line = explained(error)
+        if line is None:
+            raise
+        progress.emit("failed", stage=name, code=progress.FAILURE, message=line)
+        sys.stderr.write(f"crosswatch {name}: {line}\n")
+        sys.exit(progress.FAILURE)
     except Exception as error:
         last = traceback.format_exception_only(error)[-1].strip()
         progress.emit("failed", stage=name, code=progress.FAILURE, message=last)

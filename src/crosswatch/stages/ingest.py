@@ -7,92 +7,105 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, config, progress
 from crosswatch.data import splits
-from crosswatch.data.adapters import Arrival, open_adapter
+from crosswatch.data.adapters import Arrival
 from crosswatch.data.batches import BATCH_SET, SET_INDEX, Batch, open_batch
+from crosswatch.data.deliveries import (
+    Deliveries,
+    open_deliveries,
+    refuse_nothing,
+    reopen_deliveries,
+)
 from crosswatch.data.ingestion import IngestConfig, write_batch
+from crosswatch.data.library import BATCH, SOURCE, Known, Library, number_evaluation_set
 from crosswatch.data.splits import SplitConfig
+from crosswatch.data.store.objects import Objects, open_objects
+from crosswatch.data.store.place import Place
+from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.store.stored import open_store
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig, check_windows
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import TimeRange
 
-BATCH = "batch"
-LOCK_TIMEOUT_S = 1800
-SOURCE = "source.json"
-
 
 def ingest(
     *,
-    arrivals: Path,
+    arrivals: Place | None = None,
     out: Path,
     known: Path | None = None,
+    store: Place | None = None,
+    revision: Place | None = None,
     ingest: IngestConfig,
     sync: SyncConfig,
     split: SplitConfig,
     windows: WindowConfig,
+    transfer: TransferConfig,
 ) -> None:
-    """`known` is the library of batches that earlier runs ingested; new ones are added to it."""
-    found = open_adapter(ingest).find(arrivals)
-    if not found.arrivals:
-        waiting = ", ".join(found.not_arrived)
-        why = f"; still arriving (no SHA256SUMS yet): {waiting}" if waiting else ""
-        why += "".join(f"; {reason}" for reason in found.unreadable.values())
-        raise UserError(f"{arrivals}: holds no batch that has arrived{why}")
+    """`known` is the library of batches that earlier runs ingested; new ones are added to it, and
+    with a store to the library of all machines. Without arrivals, those of the revision count."""
     settings = {"ingest": config.plain(ingest), "sync": config.plain(sync)}
     blocks = {"split": config.plain(split), "windows": config.plain(windows)}
     with (
+        _library_root(known, out) as root,
         artifacts.create(out, kind=BATCH_SET, config=settings | blocks) as draft,
-        _library(known, out, settings) as library,
     ):
+        shared = None if store is None else open_store(store, transfer)
+        library = Library(root, settings, shared)
+        deliveries = open_deliveries(
+            arrivals, revision, ingest=ingest, fetched=library.deliveries, transfer=transfer
+        )
+        found = deliveries.find()
+        refuse_nothing(found, deliveries.name)
         for name in found.not_arrived:
             draft.warnings.append(f"{name}: not arrived yet (no SHA256SUMS), left alone")
             progress.warn(draft.warnings[-1])
-        ingestion = _Ingestion(draft=draft, library=library, ingest=ingest, sync=sync)
+        ingestion = _Ingestion(
+            draft=draft, library=library, ingest=ingest, sync=sync, transfer=transfer
+        )
         for name, reason in found.unreadable.items():
             ingestion.refuse(name, reason)
         for arrival in found.arrivals:
-            ingestion.add(arrival)
-        ingestion.add_known(known)
+            ingestion.add(arrival, deliveries)
+        ingestion.add_known()
         ingestion.hold_to_windows(windows)
         ingestion.hold_to_each_other(windows)
         ranges = ingestion.split(windows=windows, split=split)
-        _write_index(draft, ingestion.batches, ranges, classes=ingest.classes, known=known)
+        objects = shared.objects if shared is not None else open_objects(root, transfer)
+        _write_index(draft, ingestion.batches, ranges, classes=ingest.classes, objects=objects)
         _summarise(draft, ingestion.batches)
 
 
 @contextlib.contextmanager
-def _library(known: Path | None, out: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
-    """One folder for each way of ingesting: another frame size or sync setting means another."""
+def _library_root(known: Path | None, out: Path) -> Iterator[Path]:
     if known is not None:
-        yield known / artifacts.digest_of([settings, artifacts.code_version("data")])[:12]
-    else:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            yield Path(folder)
+        yield known
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        yield Path(folder)
 
 
 @dataclasses.dataclass(kw_only=True)
 class _Ingestion:
     draft: artifacts.Draft
-    library: Path
+    library: Library
     ingest: IngestConfig
     sync: SyncConfig
+    transfer: TransferConfig
     batches: dict[str, Batch] = dataclasses.field(default_factory=dict)
     delivered: set[str] = dataclasses.field(default_factory=set)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # id -> reason
 
-    def add(self, arrival: Arrival) -> None:
+    def add(self, arrival: Arrival, deliveries: Deliveries) -> None:
         """Ingest one delivery, or find it in the library; quarantine it with the reason."""
         self.delivered.add(arrival.id)
         try:
-            with self._held(arrival.id):
-                if self._digest_in_library(arrival.id) != arrival.digest:
-                    self._write(arrival)
+            with self.library.held(arrival.id):
+                if self.library.arrival_of(arrival.id) != arrival.digest:
+                    self._write(arrival, deliveries)
                 self._link(arrival.id)
         except BadBatchError as error:
             self.leave_out(arrival.id, str(error))
@@ -102,15 +115,15 @@ class _Ingestion:
         self.delivered.add(batch_id)
         self.leave_out(batch_id, why)
 
-    def add_known(self, known: Path | None) -> None:
+    def add_known(self) -> None:
         """Take in what earlier runs ingested and this delivery did not replace."""
-        for batch_id, folder in _known_batches(known, self.library).items():
+        for batch_id, known in self.library.known().items():
             if batch_id in self.delivered:
                 continue
             try:
-                with self._held(batch_id):
-                    if self._digest_in_library(batch_id) is None:
-                        self._write(_source_of(folder, batch_id, self.ingest))
+                with self.library.held(batch_id):
+                    if self.library.arrival_of(batch_id) is None:
+                        self._write(*self._delivered_again(batch_id, known))
                     self._link(batch_id)
             except UserError as error:
                 self.leave_out(batch_id, str(error))
@@ -170,42 +183,40 @@ class _Ingestion:
             self.draft.parents.pop(batch_id)
             shutil.rmtree(self.draft.path / batch_id)
 
-    @contextlib.contextmanager
-    def _held(self, batch_id: str) -> Iterator[None]:
-        """One run at a time looks for, writes and links a batch of the library."""
-        try:
-            self.library.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.library}: cannot be written: {error.strerror}. Name a folder that you own."
-            ) from error
-        lock = FileLock(self.library / f".{batch_id}.lock", timeout=LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"{batch_id}: another run has been ingesting it for {LOCK_TIMEOUT_S} s. "
-                "Wait for that run, or end it."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def _delivered_again(
+        self, batch_id: str, known: Known | UserError
+    ) -> tuple[Arrival, Deliveries]:
+        """The delivery that a known batch was made from.
 
-    def _digest_in_library(self, batch_id: str) -> str | None:
-        if not (self.library / batch_id / artifacts.MANIFEST).exists():
-            return None
+        Raises:
+            UserError: it is gone, was changed, or cannot be told.
+        """
+        why = "its stored form is damaged, or of other settings or another version"
+        if isinstance(known, UserError):
+            raise UserError(f"{why}, and {known}. Deliver it again.")
+        deliveries = reopen_deliveries(
+            known.source,
+            ingest=self.ingest,
+            fetched=self.library.deliveries,
+            transfer=self.transfer,
+        )
         try:
-            manifest = artifacts.open_artifact(self.library / batch_id, kind=BATCH)
+            arrivals = deliveries.find().arrivals
         except UserError as error:
-            progress.warn(f"{error} Ingesting {batch_id} again.")
-            return None
-        return manifest.parents["arrival"]
+            raise UserError(
+                f"{why}, and its delivery {deliveries.name} is gone. Deliver it again."
+            ) from error
+        for arrival in arrivals:
+            if arrival.id == batch_id and arrival.digest == known.arrival:
+                return arrival, deliveries
+        raise UserError(
+            f"{why}, and its delivery {deliveries.name} has changed since. Deliver it again."
+        )
 
-    def _write(self, arrival: Arrival) -> None:
-        raw = open_adapter(self.ingest).read(arrival)
+    def _write(self, arrival: Arrival, deliveries: Deliveries) -> None:
+        raw = deliveries.read(arrival)
         with artifacts.create(
-            self.library / arrival.id,
+            self.library.folder / arrival.id,
             kind=BATCH,
             config={"ingest": config.plain(self.ingest), "sync": config.plain(self.sync)},
             parents={"arrival": arrival.digest},
@@ -219,10 +230,11 @@ class _Ingestion:
             )
             draft.counts.update(summary.counts)
             draft.warnings += summary.warnings
-            artifacts.write_json(draft / SOURCE, {"path": str(arrival.path.resolve())})
+            artifacts.write_json(draft / SOURCE, deliveries.source_of(arrival))
+        self.library.publish(arrival.id)
 
     def _link(self, batch_id: str) -> None:
-        folder = self.library / batch_id
+        folder = self.library.folder / batch_id
         manifest = artifacts.open_artifact(folder, kind=BATCH, verify=False)
         artifacts.link_tree(folder, self.draft.path / batch_id)
         (self.draft.path / batch_id / artifacts.MANIFEST).rename(
@@ -233,41 +245,6 @@ class _Ingestion:
         self.batches[batch_id] = open_batch(
             self.draft.path / batch_id, batch_id=batch_id, digest=manifest.parents["arrival"]
         )
-
-
-def _known_batches(known: Path | None, library: Path) -> dict[str, Path]:
-    """Where each batch of earlier runs lies: here, else where it was last ingested otherwise."""
-    if known is None:
-        return {}
-    written: list[tuple[bool, float, Path]] = []
-    for manifest in known.glob(f"*/[!.]*/{artifacts.MANIFEST}"):
-        with contextlib.suppress(FileNotFoundError):  # another run replaces it this very moment
-            folder = manifest.parent
-            written.append((folder.parent == library, manifest.stat().st_mtime, folder))
-    newest = {folder.name: folder for _, _, folder in sorted(written)}
-    return dict(sorted(newest.items()))
-
-
-def _source_of(folder: Path, batch_id: str, ingest: IngestConfig) -> Arrival:
-    """The delivery that a known batch was made from.
-
-    Raises:
-        UserError: it is gone, was changed, or cannot be told.
-    """
-    why = "its stored form is damaged, or of other settings or another version"
-    manifest = artifacts.open_artifact(folder, kind=BATCH, verify=False)
-    try:
-        source = Path(artifacts.read_json(folder / SOURCE)["path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{why}, and {folder / SOURCE} does not say where it came from. Deliver it again."
-        ) from error
-    if not source.exists():
-        raise UserError(f"{why}, and its delivery {source} is gone. Deliver it again.")
-    for arrival in open_adapter(ingest).find(source).arrivals:
-        if arrival.id == batch_id and arrival.digest == manifest.parents.get("arrival"):
-            return arrival
-    raise UserError(f"{why}, and its delivery {source} has changed since. Deliver it again.")
 
 
 def _stream_facts(batch: Batch, windows: WindowConfig) -> dict[str, str]:
@@ -290,8 +267,9 @@ def _refuse_empty_blocks(ranges: list[TimeRange], config: SplitConfig) -> None:
     for needed in ("train", "evaluation"):
         if needed not in blocks:
             named = ", ".join(config.evaluation) or "none"
+            named = f"split.evaluation names {named}; " if config.by == "batch" else ""
             raise UserError(
-                f"split.by={config.by} leaves no {needed} block (split.evaluation names {named}; "
+                f"split.by={config.by} leaves no {needed} block ({named}"
                 f"batches here: {', '.join(sorted({item.batch for item in ranges}))})"
             )
 
@@ -302,34 +280,23 @@ def _write_index(
     ranges: tuple[TimeRange, ...],
     *,
     classes: tuple[str, ...],
-    known: Path | None,
+    objects: Objects,
 ) -> None:
     version = splits.evaluation_set(ranges)
+    number = number_evaluation_set(objects, str(version["digest"]))
     index = {
         "batches": [{"id": batch.id, "digest": batch.digest} for batch in batches.values()],
         "classes": list(classes),
         "ranges": [dataclasses.asdict(item) for item in ranges],
-        "evaluation_set": {**version, "version": _version_number(known, str(version["digest"]))},
+        "evaluation_set": {**version, "version": number},
     }
     artifacts.write_json(draft / SET_INDEX, index)
 
 
-def _version_number(known: Path | None, digest: str) -> int:
-    """The number of this evaluation set in the library: the next one if it is new."""
-    number = 1
-    while known is not None:
-        path = known / "evaluation-sets" / f"{number}.json"
-        if artifacts.create_exclusively(path, {"digest": digest}):
-            return number
-        if artifacts.read_json(path)["digest"] == digest:
-            return number
-        number += 1
-    return number
-
-
 def _summarise(draft: artifacts.Draft, batches: Mapping[str, Batch]) -> None:
     draft.counts["batches"] = len(batches)
-    bounds = [batch.sync.get("bound_half_width_s") for batch in batches.values()]
+    streams = [batch.sync["streams"].get("video") for batch in batches.values()]
+    bounds = [told["bound_s"]["half_width"] for told in streams if told is not None]
     known = [f"±{1000 * bound:.0f} ms" for bound in bounds if bound is not None]
     text = f"batches: {len(batches)}"
     if known:

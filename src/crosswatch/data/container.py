@@ -1,0 +1,197 @@
+"""Reading a video file: what it holds before the first picture is decoded, and its pictures."""
+
+import contextlib
+import dataclasses
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosswatch.errors import BadBatchError
+
+ADVICE = "Deliver the batch again."
+RESET_S = 0.25
+"""Decoding times only rise; where they fall by more, another recording was joined on."""
+PROBED = 64
+"""Pictures that are decoded to learn whether their stamps are those of presentation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """The pictures of a file in order of presentation."""
+
+    count: int
+    unstamped: int = 0
+    pts: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    """Rising over the whole file; empty unless every picture has one."""
+    tells_order: bool = False  # decoded pictures come in the order of `pts`
+    joints: tuple[tuple[int, int], ...] = ()  # where recordings were joined: from which pts, shift
+    unit_s: float = 0.0
+
+    def pieces(self) -> npt.NDArray[np.int64]:
+        """Recordings joined on before each picture."""
+        begins = np.array([begin for begin, _ in self.joints], np.int64)
+        return np.searchsorted(begins, self.pts, side="right").astype(np.int64)
+
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """Each recording on its own clock."""
+        if not self.joints:
+            return np.asarray(self.pts * self.unit_s, np.float64)
+        shifts = np.array([0, *(shift for _, shift in self.joints)], np.int64)
+        return np.asarray((self.pts - shifts[self.pieces()]) * self.unit_s, np.float64)
+
+
+def read_contents(path: Path) -> Contents:
+    """Read the whole file without decoding.
+
+    Raises:
+        BadBatchError: it is no video, or holds fewer pictures than it announces.
+    """
+    stamps = array("q")
+    found = hidden = unstamped = 0
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        expected, unit_s = int(stream.frames), float(stream.time_base or 0)
+        packets = _Packets(container, stream)
+        for packet in packets:
+            if not packet.size:
+                continue
+            found += 1
+            if packet.is_discard:  # an edit list hides it
+                hidden += 1
+            elif packet.pts is None:
+                unstamped += 1
+            else:
+                stamps.append(packet.pts)
+    if found == hidden:
+        raise BadBatchError(f"{path.name}: holds no frames. {ADVICE}")
+    if found < 0.99 * expected:
+        raise BadBatchError(
+            f"{path.name}: is truncated: {found} of the {expected} frames that it announces "
+            f"are there; 99 % are needed. {ADVICE}"
+        )
+    if unstamped:
+        return Contents(count=found - hidden, unstamped=unstamped)
+    pts = np.frombuffer(stamps, np.int64)  # not copied: there may be many
+    as_coded = bool((pts[1:] >= pts[:-1]).all())
+    pts.sort()
+    return Contents(
+        count=found - hidden,
+        pts=pts,
+        tells_order=not as_coded or _stamps_rise(path),
+        joints=tuple(packets.joints),
+        unit_s=unit_s,
+    )
+
+
+def read_pictures(path: Path, contents: Contents) -> Iterator[tuple[int, Any]]:
+    """Position and decoded frame of every picture that can be decoded, each position once."""
+    import av
+
+    seen = np.zeros(contents.count, np.bool_)
+    last = -1
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for packet in _Packets(container, stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:  # what is lost shows as a position that is never reached
+                continue
+            for frame in frames:
+                at = _position(frame.pts, contents, seen, last)
+                if at is not None and not frame.is_corrupt:
+                    seen[at] = True
+                    last = at
+                    yield at, frame
+
+
+def open_video(path: Path) -> Any:
+    """
+    Raises:
+        BadBatchError: FFmpeg cannot open it, or finds no video in it.
+    """
+    import av
+
+    if path.stat().st_size == 0:
+        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise BadBatchError(
+            f"{path.name}: cannot be opened as a video: {_reason(error)}. The file is truncated or "
+            f"no video ({path.stat().st_size} bytes). {ADVICE}"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise BadBatchError(f"{path.name}: holds no video stream. {ADVICE}")
+    return container
+
+
+def _stamps_rise(path: Path) -> bool:
+    """Whether pictures come out of the decoder in the order of their stamps.
+
+    Some containers (AVI) know no times of presentation and stamp pictures as they are coded.
+    """
+    import av
+
+    last = None
+    with open_video(path) as container, contextlib.suppress(av.FFmpegError):
+        stream = container.streams.video[0]
+        if not stream.codec_context.has_b_frames:
+            return True
+        for _, frame in zip(range(PROBED), container.decode(stream), strict=False):
+            if last is not None and frame.pts is not None and frame.pts < last:
+                return False
+            last = frame.pts
+    return True
+
+
+class _Packets:
+    """The packets up to the first that cannot be read.
+
+    Files joined end to end begin to count anew in their middle. Their stamps are shifted, whenever
+    the file is read, so that the order of stamps is the order of presentation.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container = container
+        self._stream = stream
+        self.joints: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        import av
+
+        reset = int(RESET_S / (self._stream.time_base or 1))
+        last: int | None = None
+        end = shift = 0
+        with contextlib.suppress(av.FFmpegError):
+            for packet in self._container.demux(self._stream):
+                if packet.dts is not None:
+                    if last is not None and packet.dts < last - reset:
+                        shift = end + 1 - packet.dts
+                        self.joints.append((end + 1, shift))
+                    last = packet.dts
+                if packet.pts is not None:
+                    packet.pts += shift
+                    end = max(end, packet.pts)
+                yield packet
+
+
+def _position(
+    stamp: int | None, contents: Contents, seen: npt.NDArray[np.bool_], last: int
+) -> int | None:
+    """Where a decoded frame belongs: the first free place of its stamp."""
+    if not contents.tells_order or stamp is None:
+        return last + 1 if last + 1 < seen.size else None
+    at = int(np.searchsorted(contents.pts, stamp))
+    while at < seen.size and seen[at] and contents.pts[at] == stamp:
+        at += 1
+    return at if at < seen.size and contents.pts[at] == stamp else None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

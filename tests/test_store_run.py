@@ -1,0 +1,142 @@
+"""The main job with deliveries, artifacts and claims in a bucket, over HTTP."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from buckets import bucket, s3_url  # noqa: F401
+from made import deliver_with_events
+from plants import Plant, facts
+
+from crosswatch import artifacts
+from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.place import Bucket
+from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.store.stored import Store
+from crosswatch.stages.travel import STORED
+
+CONFIG = TransferConfig()
+
+
+def put_delivery(folder: Path, place: Bucket) -> None:
+    """As a plant uploads it: SHA256SUMS last."""
+    objects = open_objects(place / folder.name, CONFIG)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "SHA256SUMS"):
+        objects.put(path.name, path.read_bytes())
+
+
+@pytest.fixture
+def arrivals(tmp_path: Path, bucket: Bucket) -> Bucket:  # noqa: F811
+    place = Bucket(bucket.name, "deliveries")
+    put_delivery(deliver_with_events(tmp_path / "elsewhere"), place)
+    return place
+
+
+def keys(place: Bucket, prefix: str) -> list[str]:
+    return [info.key for info in open_objects(place, CONFIG).list(prefix)]
+
+
+def travelled(workspace: Path) -> list[Path]:
+    """The folders that tasks handed to each other."""
+    return [path.parent for path in (workspace / "pipeline").rglob(artifacts.MANIFEST)]
+
+
+def digests(store: Bucket) -> dict[str, str]:
+    """What a run left in a store: the kind of each artifact and its digest."""
+    opened = Store(open_objects(store, CONFIG), CONFIG)
+    found = {}
+    for key in keys(store, "artifacts/"):
+        digest = Path(key).stem
+        manifest = opened.manifest(digest)
+        found[f"{manifest.kind} {digest[:12]}"] = hashlib.sha256(
+            json.dumps(manifest.files, sort_keys=True).encode()
+        ).hexdigest()
+        assert not opened.verify(digest, rehash=True)
+    return found
+
+
+def test_a_run_from_a_bucket_into_a_bucket(
+    tmp_path: Path,
+    bucket: Bucket,  # noqa: F811
+    arrivals: Bucket,
+) -> None:
+    plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket))
+    ended = plant.run()
+    assert ended.returncode == 0, ended.stderr
+    assert facts(ended)["outcome"] == "promoted"
+    folders = travelled(plant.workspace)
+    assert len(folders) == 5  # ingest, refine, train, evaluate, register
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {artifacts.MANIFEST, STORED}
+        digest = artifacts.open_artifact(folder, verify=False).digest
+        assert not Store(open_objects(bucket, CONFIG), CONFIG).verify(digest, rehash=True)
+    assert len(keys(bucket, "claims/")) == 1
+    assert Path(facts(ended)["paths"]["checkpoint"]).is_dir()
+
+    other = Plant(tmp_path / "two", arrivals=arrivals, store=str(bucket))
+    ended = other.run()
+    assert facts(ended)["outcome"] == "already done", "the claim is shared by all machines"
+
+    put_delivery(deliver_with_events(tmp_path / "elsewhere", "batch-2", seed=3), arrivals)
+    for info in list(open_objects(arrivals, CONFIG).list("batch-1/")):
+        open_objects(arrivals, CONFIG).delete(info.key)
+    ended = other.run()
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(facts(ended)["batches"]) == ["batch-1", "batch-2"], "the store knows the first"
+    assert facts(ended)["evaluation_set"]["version"] == 2
+
+
+def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(
+    tmp_path: Path,
+    bucket: Bucket,  # noqa: F811
+    arrivals: Bucket,
+) -> None:
+    put_delivery(deliver_with_events(tmp_path / "elsewhere", "batch-2"), arrivals)
+    open_objects(arrivals, CONFIG).put("batch-2/signal.csv", b"time_s\n0\n")
+    put_delivery(deliver_with_events(tmp_path / "elsewhere", "batch-3"), arrivals)
+    open_objects(arrivals, CONFIG).delete("batch-3/video.mp4")
+    open_objects(arrivals, CONFIG).put("batch-4/batch.json", b"{}")
+    plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket))
+    ended = plant.run(die_in="crosswatch.stages.train:train")
+    found = {
+        path.parent.name: artifacts.open_artifact(path.parent, verify=False)
+        for path in (plant.workspace / "cache").glob(f"*/{artifacts.MANIFEST}")
+    }
+    assert ended.returncode == 1
+    (batch_set,) = [each for each in found.values() if each.kind == "batch-set"]
+    assert set(batch_set.quarantined) == {"batch-2", "batch-3"}
+    assert "signal.csv" in batch_set.quarantined["batch-2"]
+    assert "'video.mp4': is missing though SHA256SUMS lists it" in batch_set.quarantined["batch-3"]
+    assert any("batch-4: not arrived yet" in text for text in batch_set.warnings)
+
+
+@pytest.mark.slow
+def test_killed_in_every_phase_the_run_ends_with_the_digests_of_an_undisturbed_one(
+    tmp_path: Path,
+    bucket: Bucket,  # noqa: F811
+    arrivals: Bucket,
+) -> None:
+    undisturbed = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket / "one"))
+    assert undisturbed.run().returncode == 0
+    plant = Plant(tmp_path / "two", arrivals=arrivals, store=str(bucket / "two"))
+    phases = {
+        "crosswatch.stages.claims:RunClaims": "claim",
+        "crosswatch.data.deliveries:mirror": "ingest",
+        "crosswatch.data.ingestion:write_batch": "ingest",
+        "crosswatch.data.store.stored:upload": "ingest",
+        "crosswatch.stages.ingest:_summarise": "ingest",
+        "crosswatch.stages.refine:_summarise": "refine",
+        "crosswatch.stages.train:_write": "train",
+        "crosswatch.stages.evaluate:evaluate": "evaluate",
+        "crosswatch.stages.register:register": "register",
+    }
+    for call, stage in phases.items():
+        ended = plant.run(die_in=call)
+        assert ended.returncode == 1
+        assert f"{stage} ended without a word (killed?)" in ended.stderr
+    ended = plant.run()
+    assert ended.returncode == 0, ended.stderr
+    assert facts(ended)["version"] == "1", "killed runs registered nothing"
+    assert digests(bucket / "two") == digests(bucket / "one")
+    assert not plant.half_written()

@@ -6,8 +6,8 @@ and its packets are joined ten times) and
 
 - ingests it to frames of 96 px through `write_batch`, in turns with a loop that only decodes:
   `for frame in container.decode(video=0): pass`, `thread_type` AUTO;
-- ingests, in a process of its own each, 10 and 100 minutes of a smaller video (320x180 to 32 px,
-  so that what grows with the length has nothing large to hide behind);
+- ingests, in a process of its own each, 10 and 100 minutes of the same scene with the camera at
+  rest (which decodes faster), as MP4 and, whose index does not grow with the length, as Matroska;
 - runs `crosswatch ingest` twice on the same delivery.
 
 `--quick` has a minute where the above says ten. The last line is one JSON object:
@@ -15,8 +15,10 @@ and its packets are joined ten times) and
     ratio                frames/s of ingest over those of the bare loop, median over the turns
     ratio_feature        the same with the picture feature that aligns clocks computed as well
     ingest_hz, bare_hz   frames/s, medians
-    memory_ratio         peak memory for ten times the length, over that for one
-    peak_mib, peak_10x_mib
+    memory_ratio         peak memory of ingest for 100 minutes of MP4, over that for 10
+    memory_ratio_mkv     the same of Matroska
+    memory_ratio_bare    of the bare loop over MP4: the index that FFmpeg holds
+    peak_mib, peak_10x_mib   of ingest, MP4
     reingest_s           the second `crosswatch ingest`, start of Python included
     first_ingest_s       the first
 """
@@ -47,24 +49,24 @@ BIT_RATE = 4_000_000
 MINUTE_S = 60
 
 
-def encode_clip(path: Path, *, width: int, height: int, seconds: int) -> None:
+def encode_clip(path: Path, *, seconds: int, pans: bool = True) -> None:
     """A camera that pans over a textured scene with a flame in it."""
+    width, height = 1280, 720
     rng = np.random.default_rng(0)
     scene = texture(rng, 2 * height, 2 * width)
-    grain = rng.integers(0, 9, (8, height, width, 1), dtype=np.uint8)
-    at_s = np.arange(seconds * RATE_HZ) / RATE_HZ
+    grain = rng.integers(0, 9 if pans else 1, (8, height, width, 1), dtype=np.uint8)
+    at_s = np.arange(seconds * RATE_HZ) / RATE_HZ * pans
     across = ((1 + np.sin(at_s / 2.4)) * width / 2).astype(int)
     down = ((1 + np.sin(at_s / 1.9)) * height / 2).astype(int)
     flame = np.cumsum(rng.integers(-6, 7, at_s.size)) % 80
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE_HZ)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        rate = BIT_RATE * width * height // (1280 * 720)
         stream.options = {
             "preset": "veryfast",
-            "b": str(rate),
-            "maxrate": str(rate * 5 // 4),
-            "bufsize": str(2 * rate),
+            "b": str(BIT_RATE if pans else BIT_RATE // 20),
+            "maxrate": str(BIT_RATE * 5 // 4),
+            "bufsize": str(BIT_RATE * 2),
             "g": "50",
             "threads": "2",
         }
@@ -181,25 +183,39 @@ def measure_speed(path: Path, *, turns: int, say: Callable[[str], None]) -> dict
 
 
 def measure_memory(folder: Path, *, seconds: int) -> dict[str, float]:
-    clip, once, ten = folder / "small.mp4", folder / "once.mp4", folder / "ten.mp4"
-    encode_clip(clip, width=320, height=180, seconds=MINUTE_S)
-    join_clips(clip, once, seconds // MINUTE_S)
-    join_clips(clip, ten, 10 * seconds // MINUTE_S)
-    peak, peak_10x = (peak_mib(path) for path in (once, ten))
-    return {"memory_ratio": peak_10x / peak, "peak_mib": peak, "peak_10x_mib": peak_10x}
+    clip = folder / "still.mp4"
+    encode_clip(clip, seconds=MINUTE_S, pans=False)
+    found: dict[str, list[float]] = {}
+    for suffix in ("mp4", "mkv"):
+        for times in (1, 10):
+            path = folder / f"long.{suffix}"
+            join_clips(clip, path, times * seconds // MINUTE_S)
+            found.setdefault(suffix, []).append(peak_mib(path, "ingest"))
+            if suffix == "mp4":
+                found.setdefault("bare", []).append(peak_mib(path, "bare"))
+            path.unlink()
+    ratios = {kind: ten / one for kind, (one, ten) in found.items()}
+    return {
+        "memory_ratio": ratios["mp4"],
+        "memory_ratio_mkv": ratios["mkv"],
+        "memory_ratio_bare": ratios["bare"],
+        "peak_mib": found["mp4"][0],
+        "peak_10x_mib": found["mp4"][1],
+    }
 
 
-def peak_mib(path: Path) -> float:
-    done = subprocess.run(
-        [sys.executable, __file__, "--peak", str(path)], check=True, capture_output=True, text=True
-    )
+def peak_mib(path: Path, kind: str) -> float:
+    """Peak memory of a process that does nothing else."""
+    command = [sys.executable, __file__, "--peak", kind, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def print_peak(path: Path) -> None:
-    """In a process of its own: what it needs to decode, shrink and see one video."""
-    decode_with_feature(path, frame_px=32)
-    ingest(path, frame_px=32)
+def print_peak(kind: str, path: str) -> None:
+    if kind == "bare":
+        decode_barely(Path(path))
+    else:
+        ingest(Path(path), frame_px=32)
     # not getrusage: its maximum outlives exec, so that a child begins with its parent's
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
@@ -227,7 +243,8 @@ def measure_reingest(path: Path, folder: Path) -> dict[str, float]:
     places = {"arrivals": folder / "arrivals", "out": folder / "set", "known": folder / "known"}
     command = [str(Path(sys.executable).with_name("crosswatch")), "ingest"]
     command += [word for name, place in places.items() for word in (f"--{name}", str(place))]
-    command += ["--set", f"ingest.frame_px={FRAME_PX}", "--set", "windows.signal_s=0"]
+    changed = (f"ingest.frame_px={FRAME_PX}", "windows.signal_s=0", "model.modality=visual")
+    command += [word for change in changed for word in ("--set", change)]
     seconds = []
     for _ in range(2):
         begun = time.perf_counter()
@@ -241,10 +258,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="one minute instead of ten")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the last line only")
-    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.peak is not None:
-        print_peak(given.peak)
+        print_peak(*given.peak)
         return
 
     def say(text: str) -> None:
@@ -257,7 +274,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="crosswatch-ingest-") as name:
         folder = Path(name)
         clip, path = folder / "clip.mp4", folder / "video.mp4"
-        encode_clip(clip, width=1280, height=720, seconds=MINUTE_S)
+        encode_clip(clip, seconds=MINUTE_S)
         join_clips(clip, path, seconds // MINUTE_S)
         mbit_s = 8e-6 * path.stat().st_size / seconds
         say(f"{seconds} s of video, {mbit_s:.1f} Mbit/s")

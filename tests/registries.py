@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from crosswatch.data import versions
-from crosswatch.data.registry_clone import open_registry
-from crosswatch.data.registry_commit import Committed, commit
-from crosswatch.data.registry_resolve import resolve
-from crosswatch.data.registry_verify import Verified, verify
-from crosswatch.data.shards import PackConfig
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.versions import Revision
+from crosswatch.data.versions import revision as revisions
+from crosswatch.data.versions.clone import open_registry
+from crosswatch.data.versions.commit import Committed, commit
+from crosswatch.data.versions.resolve import resolve
+from crosswatch.data.versions.revision import Revision
+from crosswatch.data.versions.shards import PackConfig
+from crosswatch.data.versions.verify import Verified, verify
 
 PACK = PackConfig(pack_below_bytes=10_000, threads=2)
 CONFIG = TransferConfig(concurrency=2, patience_s=5.0)
@@ -57,7 +57,7 @@ class World:
         return verify(registry, revision, deep=deep, config=CONFIG, **options)
 
     def fetch(self, revision: Revision, batch_id: str, into: Path) -> None:
-        versions.fetch(revision, batch_id, into, config=CONFIG, meter=lambda done, total: None)
+        revisions.fetch(revision, batch_id, into, config=CONFIG, meter=lambda done, total: None)
 
     def git(self, *arguments: str) -> str:
         return run("git", *arguments, cwd=self.clone)
@@ -67,7 +67,7 @@ class World:
 
     def key_of(self, batch_id: str, path: str, revision: str = "HEAD") -> str:
         """Where the object that holds a delivered file lies below cache and remote."""
-        pieces = versions.deliveries(self.resolve(revision))[batch_id]
+        pieces = revisions.deliveries(self.resolve(revision))[batch_id]
         return next(piece.object for piece in pieces if piece.path == path)
 
 

@@ -120,6 +120,24 @@ def test_without_a_control_system_the_sound_is_aligned_with_the_pictures() -> No
     assert clock.method == "loudness against brightness"
 
 
+def test_a_films_own_sound_is_compared_with_its_pictures_but_not_moved() -> None:
+    made = process(seed=3, seconds=SECONDS)
+    film, sound = camera(made, offset_s=0.0), microphone(made, offset_s=0.0, clock="camera")
+    for config, offset_s in ((QUICK, 0.0), (dataclasses.replace(QUICK, audio_lag_s=0.3), 0.0)):
+        audio = align_batch(film, None, sound, config).audio
+        assert audio is not None
+        assert audio.main.offset_s == offset_s
+        assert audio.trace is not None
+        assert abs(audio.trace.offsets_s[audio.trace.agreement.argmax()]) <= 0.06
+    other = dataclasses.replace(sound, clock="microphone")
+    known = dataclasses.replace(QUICK, audio_lag_s=0.3)
+    audio = align_batch(film, None, other, known).audio
+    assert audio is not None
+    assert audio.main.offset_s == 0.3
+    assert audio.trace is not None
+    assert abs(audio.trace.offsets_s[audio.trace.agreement.argmax()]) <= 0.06
+
+
 def test_a_batch_goes_on_without_sound_that_says_nothing() -> None:
     made, other = process(seed=4, seconds=SECONDS), process(seed=5, seconds=SECONDS)
     streams = camera(made, offset_s=0.2), control(made), microphone(other, offset_s=0.0)

@@ -54,8 +54,8 @@ STEPS = (
     "before _describe",
     "after _describe",
     "after _write_synced",
-    "before _take_name",
-    "after _take_name",
+    "before take_name",
+    "after take_name",
     "between renames",
 )
 

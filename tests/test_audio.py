@@ -334,11 +334,6 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         r"is truncated or damaged: \d\.\d+ of",
     ),
     "no sound track": ("a.mp4", silent_film, r"holds no audio stream"),
-    "silence": (
-        "a.wav",
-        lambda path: write_wav(path, np.zeros(RATE_HZ)),
-        r"nothing but silence \(all 16000 samples are 0\)\. Check the microphone",
-    ),
     "not a number": ("a.mkv", float_wav, r"1 of the \d+ samples from 0\.\d+ s on are NaN"),
     "time backwards": ("a.ts", joined_wrongly, r"time runs backwards: 1\.\d+ s, then -\d\.\d+ s"),
     "a pause of hours": (

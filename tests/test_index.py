@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from made import batch
 
 from crosswatch import experiment
-from crosswatch.data.adapters.arrival import ID_PATTERN, RESERVED
+from crosswatch.data.adapters.arrival import RESERVED
 from crosswatch.data.adapters.finding import batch_id, short_hash
 from crosswatch.data.adapters.index import IndexAdapter
 from crosswatch.data.batches import Batch, open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.layouts import IndexConfig
 from crosswatch.data.splits import SplitConfig, split
+from crosswatch.data.sums import ID_PATTERN
 from crosswatch.data.sync import SyncConfig
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import BadBatchError, UserError

@@ -5,9 +5,11 @@ import dataclasses
 import json
 import shutil
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deliveries import Scene, deliver, edit_json, seal
 
@@ -261,3 +263,37 @@ def test_two_runs_at_once_write_a_batch_once(plant: Plant, monkeypatch) -> None:
         for run in runs:
             assert ids(run.result()[1]) == ["batch-1"]
     assert len(written) == 1
+
+
+def test_clocks_that_cannot_be_found_leave_a_report_of_what_was_found(plant: Plant) -> None:
+    plant.deliver("batch-1")
+    told = artifacts.read_json(plant.folder / "arrivals" / "batch-1" / "batch.json")
+    lifeless = plant.deliver("batch-2")
+    rows = (lifeless / "signal.csv").read_text().splitlines()
+    rng = np.random.default_rng(0)
+    noise = [f"{row.split(',')[0]},{','.join(f'{x:.1f}' for x in rng.normal(9e3, 90, 3))}"
+             for row in rows[1:]]  # fmt: skip
+    seal(lifeless, lambda at: (at / "signal.csv").write_text("\n".join([rows[0], *noise]) + "\n"))
+    assert told["streams"]["video"]["clock"] != told["streams"]["signal"]["clock"]
+    manifest, batch_set = plant.ingest(sync=SyncConfig())
+    assert ids(batch_set) == ["batch-1"]
+    assert "sync outside limits" in manifest.quarantined["batch-2"]
+    report = artifacts.read_json(plant.folder / "set" / "quarantine" / "batch-2" / "sync.json")
+    assert not report["passed"]
+    assert report["refused"] in manifest.quarantined["batch-2"]
+    assert "quarantine/batch-2/sync.png" in manifest.files
+
+
+def test_a_dead_microphone_leaves_the_batch_without_its_sound(plant: Plant) -> None:
+    delivery = plant.deliver(
+        "batch-1",
+        lambda told: told["streams"].update(audio={"file": "audio.wav", "rate_hz": 8000}),
+    )
+    with wave.open(str(delivery / "audio.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(2 * 8000 * 40))
+    seal(delivery, lambda at: None)
+    manifest, batch_set = plant.ingest()
+    assert ids(batch_set) == ["batch-1"]
+    assert any("audio" in text for text in manifest.warnings)
+    assert batch_set.batches[0].audio is None

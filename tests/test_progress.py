@@ -78,6 +78,42 @@ def test_brackets_survive_on_a_terminal() -> None:
     assert f": warning {ODD}" in drawn.getvalue()
 
 
+def test_bytes_are_shown_with_rate_and_remaining_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.0])
+    events: list[dict] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "emit", lambda event, **facts: events.append(facts))
+        patch.setattr(progress.time, "monotonic", lambda: next(clock))
+        meter = progress.Meter("fetch", unit="B")
+        meter(102_000_000, 2_000_000_000)
+        meter(412_000_000, 2_000_000_000)
+
+    def show(view: progress.View) -> None:
+        with progress.shown(view):
+            progress.emit("begin", stage="ingest")
+            for facts in events:
+                progress.emit("progress", **facts)
+
+    drawn = "fetch 412.0 MB of 2.0 GB, 310.0 MB/s, 5 s left"
+    show(progress.PlainView(every_s=0.0))
+    first, second = lines(capsys)[:2]
+    assert first.split(maxsplit=1)[1] == "fetch 102.0 MB of 2.0 GB"
+    assert second.split(maxsplit=1)[1] == drawn
+    view, terminal = live()
+    show(view)
+    assert drawn in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_500_000, "1.5 MB"), (7e12, "7.0 TB")],
+)
+def test_a_number_of_bytes_is_short(count: float, text: str) -> None:
+    assert progress.as_bytes(count) == text
+
+
 def test_a_view_that_fails_loses_no_later_event(capsys: pytest.CaptureFixture[str]) -> None:
     class Failing:
         def show(self, event: dict) -> None:

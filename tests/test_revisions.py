@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswatch import data_commands
-from crosswatch.data import versions
-from crosswatch.data.registry_clone import open_registry
-from crosswatch.data.registry_records import parse_revision, revision_text
+from crosswatch.data.versions import revision as revisions
+from crosswatch.data.versions.clone import open_registry
+from crosswatch.data.versions.records import parse_revision, revision_text
 from crosswatch.errors import UserError
 from tests.registries import CONFIG, World, contents, deliver, flip, objects_of, overwrite, sign
 
@@ -33,7 +33,7 @@ def test_a_clone_without_a_cache_verifies_the_remote(archived: World) -> None:
 def test_a_damaged_cache_names_the_delivery_and_the_file(archived: World) -> None:
     cache = archived.clone / ".dvc/cache"
     overwrite(cache / archived.key_of("batch-a", "video.mp4"), flip)
-    pieces = versions.deliveries(archived.resolve())["batch-b"]
+    pieces = revisions.deliveries(archived.resolve())["batch-b"]
     still = next(piece for piece in pieces if piece.path == "stills/007.json")
     overwrite(
         cache / still.object,
@@ -66,7 +66,7 @@ def test_each_fault_of_the_remote_is_named(archived: World) -> None:
 def test_the_manifest_at_the_store_is_compared(archived: World, tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert [fault.where for fault in archived.verify("v1", store=str(store)).faults] == ["store"]
-    where = versions.put_revision(archived.resolve(), str(store))
+    where = revisions.put_revision(archived.resolve(), str(store))
     assert archived.verify("v1", store=str(store)).faults == ()
     overwrite(Path(where), lambda data: data[:-2])
     assert "damaged" in archived.verify("v1", store=str(store)).faults[0].what
@@ -84,14 +84,14 @@ def test_a_revision_is_resolved_without_touching_the_clone(archived: World) -> N
     found = {name: archived.resolve(name) for name in ("v1", head, "main~1")}
     assert {each.commit for each in found.values()} == {head}
     assert {each.files for each in found.values()} == {found["v1"].files}
-    assert set(versions.deliveries(found["v1"])) == {"batch-a", "batch-b"}
-    assert set(versions.deliveries(archived.resolve("main"))) == {"batch-a", "batch-b", "batch-c"}
+    assert set(revisions.deliveries(found["v1"])) == {"batch-a", "batch-b"}
+    assert set(revisions.deliveries(archived.resolve("main"))) == {"batch-a", "batch-b", "batch-c"}
     assert notes.read_text() == "being edited"
 
 
 def test_every_delivered_file_is_listed_with_its_sha256(archived: World) -> None:
     revision = archived.resolve()
-    for batch_id, pieces in versions.deliveries(revision).items():
+    for batch_id, pieces in revisions.deliveries(revision).items():
         delivered = contents(archived.source / batch_id)
         assert {piece.path: (piece.bytes, piece.sha256) for piece in pieces} == {
             path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in delivered.items()
@@ -115,9 +115,9 @@ def test_an_index_that_dvc_s_file_contradicts_is_refused(archived: World) -> Non
 
 
 def test_a_manifest_is_all_that_a_fetch_needs(archived: World, tmp_path: Path) -> None:
-    versions.write_revision(archived.resolve(), tmp_path / "v1.json")
+    revisions.write_revision(archived.resolve(), tmp_path / "v1.json")
     shutil.rmtree(archived.clone)
-    revision = versions.read_revision(tmp_path / "v1.json")
+    revision = revisions.read_revision(tmp_path / "v1.json")
     for _ in range(2):  # the second finds it there
         archived.fetch(revision, "batch-a", tmp_path / "fetched" / "batch-a")
         assert contents(tmp_path / "fetched") == {
@@ -199,9 +199,9 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "v1.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"v1\.json: "):
-        versions.read_revision(path)
+        revisions.read_revision(path)
     with pytest.raises(UserError, match="there is no such manifest"):
-        versions.read_revision(tmp_path / "v2.json")
+        revisions.read_revision(tmp_path / "v2.json")
 
 
 # S3, and the command line
@@ -233,8 +233,8 @@ def test_a_bucket_is_a_remote_too(
     assert empty.verify("v2", deep=True).faults == ()
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)  # where there is no .dvc/config
-    stored = versions.put_revision(revision, f"{bucket}/store")
-    found = versions.read_revision(stored)
+    stored = revisions.put_revision(revision, f"{bucket}/store")
+    found = revisions.read_revision(stored)
     assert found == revision
     empty.fetch(found, "batch-a", tmp_path / "fetched")
     assert contents(tmp_path / "fetched") == contents(empty.source / "batch-a")
@@ -250,7 +250,7 @@ def test_the_commands_end_with_one_json_object(archived: World, tmp_path: Path) 
     out = tmp_path / "v1.json"
     code, found = call("resolve", "v1", "--out", str(out), "--store", str(tmp_path / "store"))
     assert code == 0
-    assert versions.read_revision(out) == versions.read_revision(found["stored"])
+    assert revisions.read_revision(out) == revisions.read_revision(found["stored"])
     assert call("verify", "v1", "--deep")[0] == 0
     (archived.remote / archived.key_of("batch-a", "video.mp4")).unlink()
     code, found = call("verify")

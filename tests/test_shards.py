@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data import shards
-from crosswatch.data.shards import PackConfig, Piece
+from crosswatch.data.versions import shards
+from crosswatch.data.versions.shards import PackConfig, Piece
 from crosswatch.errors import BadBatchError
 
 SMALL = PackConfig(pack_below_bytes=600, shard_bytes=1000, threads=2)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from buckets import bucket, s3_url  # noqa: F401
 from made import deliver_with_events
 from plants import Plant, facts
 
@@ -27,7 +26,7 @@ def put_delivery(folder: Path, place: Bucket) -> None:
 
 
 @pytest.fixture
-def arrivals(tmp_path: Path, bucket: Bucket) -> Bucket:  # noqa: F811
+def arrivals(tmp_path: Path, bucket: Bucket) -> Bucket:
     place = Bucket(bucket.name, "deliveries")
     put_delivery(deliver_with_events(tmp_path / "elsewhere"), place)
     return place
@@ -58,7 +57,7 @@ def digests(store: Bucket) -> dict[str, str]:
 
 def test_a_run_from_a_bucket_into_a_bucket(
     tmp_path: Path,
-    bucket: Bucket,  # noqa: F811
+    bucket: Bucket,
     arrivals: Bucket,
 ) -> None:
     plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket))
@@ -89,7 +88,7 @@ def test_a_run_from_a_bucket_into_a_bucket(
 
 def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(
     tmp_path: Path,
-    bucket: Bucket,  # noqa: F811
+    bucket: Bucket,
     arrivals: Bucket,
 ) -> None:
     put_delivery(deliver_with_events(tmp_path / "elsewhere", "batch-2"), arrivals)
@@ -114,7 +113,7 @@ def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(
 @pytest.mark.slow
 def test_killed_in_every_phase_the_run_ends_with_the_digests_of_an_undisturbed_one(
     tmp_path: Path,
-    bucket: Bucket,  # noqa: F811
+    bucket: Bucket,
     arrivals: Bucket,
 ) -> None:
     undisturbed = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket / "one"))

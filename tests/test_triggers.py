@@ -106,7 +106,7 @@ def even(period_s: float, offset_s: float, config: SyncConfig) -> Finding:
 def test_even_pulses_are_refused_where_several_periods_are_possible() -> None:
     found = even(1.0, 0.3, SyncConfig(max_offset_s=3.0))
     assert "the triggers fit at 6 offsets within 3 s nearly as well" in found.refusal
-    assert "lower sync.max_offset_s below their period" in found.refusal
+    assert "lower sync.max_offset_s below half their period" in found.refusal
 
 
 def test_even_pulses_count_where_the_clocks_are_closer_than_their_period() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from crosswatch.data.registry_clone import open_registry
+from crosswatch.data.versions.clone import open_registry
 from crosswatch.errors import ResourceError, UserError
 from tests.registries import World, contents, deliver, dvc, flip, objects_of, overwrite, run, sign
 

@@ -62,10 +62,10 @@ def commit(
     if one is broken, nothing is committed.
     """
     from crosswatch import progress
-    from crosswatch.data.registry_clone import open_registry
-    from crosswatch.data.registry_commit import commit as commit_deliveries
-    from crosswatch.data.shards import PackConfig
     from crosswatch.data.store.settings import TransferConfig
+    from crosswatch.data.versions.clone import open_registry
+    from crosswatch.data.versions.commit import commit as commit_deliveries
+    from crosswatch.data.versions.shards import PackConfig
 
     registry = open_registry(clone)
     with progress.shown(progress.view()), progress.stage("commit"):
@@ -95,19 +95,19 @@ def resolve(revision: str, clone: Path, out: Path | None, store: str | None, as_
 
     It lists the SHA-256 of every delivered file and where its bytes lie below the DVC remote.
     """
-    from crosswatch.data import versions
-    from crosswatch.data.registry_clone import open_registry
-    from crosswatch.data.registry_resolve import resolve as resolve_revision
+    from crosswatch.data.versions import revision as revisions
+    from crosswatch.data.versions.clone import open_registry
+    from crosswatch.data.versions.resolve import resolve as resolve_revision
 
     found = resolve_revision(open_registry(clone), revision)
-    text = versions.revision_text(found)
-    stored = versions.put_revision(found, store) if store else None
+    text = revisions.revision_text(found)
+    stored = revisions.put_revision(found, store) if store else None
     if out is not None:
-        versions.write_revision(found, out)
+        revisions.write_revision(found, out)
     elif not as_json:
         click.echo(text, nl=False)
         return
-    count = len(versions.deliveries(found))
+    count = len(revisions.deliveries(found))
     click.echo(f"{revision} is {found.commit[:12]}: {count} deliveries, {len(found.files)} files "
                f"in {len(found.objects)} objects; digest {found.digest}")  # fmt: skip
     if as_json:
@@ -131,9 +131,9 @@ def verify(revision: str, clone: Path, deep: bool, store: str | None, as_json: b
     Exit code 1 with a line for each fault if anything is missing or damaged.
     """
     from crosswatch import progress
-    from crosswatch.data.registry_clone import open_registry
-    from crosswatch.data.registry_verify import verify as verify_revision
     from crosswatch.data.store.settings import TransferConfig
+    from crosswatch.data.versions.clone import open_registry
+    from crosswatch.data.versions.verify import verify as verify_revision
 
     registry = open_registry(clone)
     with progress.shown(progress.view()), progress.stage("verify"):

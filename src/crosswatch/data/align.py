@@ -192,9 +192,7 @@ def align_to_camera(audio: Timeline, camera: Timeline, config: SyncConfig) -> Al
     The search wants one series as the reference and cells that may follow it, so it is done the
     other way round, and its answer turned.
     """
-    loudness = dataclasses.replace(
-        audio.course, values=np.asarray(audio.course.values, np.float64).mean(axis=1)
-    )
+    loudness = audio.course.mean()
     found = search(camera.course, loudness, config, about="audio")
     clock = dataclasses.replace(
         found.clock.inverse(), method=f"{loudness.feature} against {camera.course.feature}"

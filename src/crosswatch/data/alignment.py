@@ -106,16 +106,14 @@ def _audio(
     camera: Aligned | None,
     config: SyncConfig,
 ) -> Aligned:
-    """Sound on another stream's clock lies where that lies; a clock of its own is sought."""
-    known = None
+    """Sound lies where the user says, or where the stream lies whose clock it shares; else seek."""
+    reference = signal or video
+    assert reference is not None, "a batch has at least one stream beside its sound"
     if config.audio_lag_s is not None:
         known = Known(offset_s=config.audio_lag_s, drift_ppm=config.audio_drift_ppm)
-    on_camera = video is not None and video.clock == audio.clock
-    if on_camera and camera is not None and (signal is None or signal.clock != audio.clock):
+        return align(audio, reference, config, known=known)
+    if camera is not None and audio.clock == camera.clock != reference.clock:
         return along_with(audio, camera)
-    if signal is not None:
-        return align(audio, signal, config, known=known)
-    assert video is not None
-    if known is not None:
-        return align(audio, video, config, known=known)
-    return align_to_camera(audio, video, config)
+    if signal is not None or audio.clock == reference.clock:
+        return align(audio, reference, config)
+    return align_to_camera(audio, reference, config)

@@ -60,7 +60,7 @@ def decode_audio(
 
     Raises:
         BadBatchError: the file holds no sound, less than it announces, another rate than
-            declared, nothing but silence, or numbers that are none.
+            declared, or numbers that are none.
     """
     with AudioSource(raw) as source, RowWriter(out, (), np.int16) as writer:
         check_riff(raw.path, max_bad_share=max_bad_share)
@@ -87,7 +87,6 @@ class _Track:
         self._first = 0
         self._holes: list[tuple[int, int]] = []  # from the first sample
         self._clipped = 0
-        self.sounds = False  # whether any sample differs from 0
         self.done = 0  # samples put, holes included
         self.heard = 0
 
@@ -107,7 +106,6 @@ class _Track:
         block = np.concatenate([np.zeros(0, np.int16), *self._waiting])
         self._waiting, self._waiting_count = [], 0
         self._clipped += int(((block >= LOUD) | (block <= -LOUD)).sum())
-        self.sounds = self.sounds or bool(block.any())
         self._writer.extend(block)
         self._meter.feed(block)
 
@@ -168,8 +166,3 @@ def _check_whole(source: AudioSource, track: _Track, rate_hz: int, *, max_bad_sh
         raise truncated(source.name, told, max_bad_share)
     if not track.done:
         raise BadBatchError(f"{source.name}: holds no sound (0 samples). {ADVICE}")
-    if not track.sounds:
-        raise BadBatchError(
-            f"{source.name}: holds nothing but silence (all {track.heard} samples are 0). Check "
-            "the microphone, or leave the audio stream out of batch.json."
-        )

@@ -103,6 +103,10 @@ class Course:
     times_s: FloatArray  # (N,)
     values: npt.NDArray[np.floating]  # (N,) or (N, K)
 
+    def mean(self) -> "Course":
+        """One series of all cells."""
+        return dataclasses.replace(self, values=np.asarray(self.values, np.float64).mean(axis=1))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:

@@ -1,6 +1,7 @@
 """Reading a video file: what it holds before the first picture is decoded, and its pictures."""
 
 import contextlib
+import ctypes
 import dataclasses
 from array import array
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from crosswatch.errors import BadBatchError
 ADVICE = "Deliver the batch again."
 RESET_S = 0.25
 """Decoding times only rise; where they fall by more, another recording was joined on."""
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 PROBED = 64
 """Pictures that are decoded to learn whether their stamps are those of presentation."""
 
@@ -116,6 +118,7 @@ def open_video(path: Path) -> Any:
     """
     import av
 
+    _give_memory_back()
     if path.stat().st_size == 0:
         raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
     try:
@@ -129,6 +132,16 @@ def open_video(path: Path) -> Any:
         container.close()
         raise BadBatchError(f"{path.name}: holds no video stream. {ADVICE}")
     return container
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large blocks to the system as soon as they are freed.
+
+    FFmpeg builds an MP4's index from tables as long as the video. After the first of them is freed
+    glibc would keep the room of all that follow, twice over where they grow.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)
 
 
 def _stamps_rise(path: Path) -> bool:

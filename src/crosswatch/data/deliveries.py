@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crosswatch import progress
-from crosswatch.data import versions
 from crosswatch.data.adapters import Adapter, Arrival, Found, RawBatch, open_adapter
-from crosswatch.data.adapters.arrival import ID_PATTERN, SUMS, read_sums
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.store.landing import CorruptError
 from crosswatch.data.store.names import check_paths
@@ -17,6 +15,8 @@ from crosswatch.data.store.objects import ObjectInfo, open_objects
 from crosswatch.data.store.place import Bucket, Place, parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import mirror
+from crosswatch.data.sums import ID_PATTERN, SUMS, read_sums
+from crosswatch.data.versions import revision as revisions
 from crosswatch.errors import BadBatchError, UserError
 
 ARRIVAL_LAYOUT = "arrival"
@@ -51,7 +51,7 @@ def open_deliveries(
         UserError: neither is named, or the adapter needs another place.
     """
     adapter = open_adapter(ingest)
-    known = None if revision is None else versions.read_revision(revision)
+    known = None if revision is None else revisions.read_revision(revision)
     if known is not None and ingest.adapter != ARRIVAL_LAYOUT:
         raise UserError(
             f"{revision}: a data revision holds deliveries of the arrival layout; "
@@ -246,7 +246,7 @@ class _Mirrored:
 class _OfRevision:
     """What a data revision names, from the remote of the data registry."""
 
-    revision: versions.Revision
+    revision: revisions.Revision
     place: Place
     adapter: Adapter
     fetched: Path
@@ -260,7 +260,7 @@ class _OfRevision:
         return Found(
             arrivals=tuple(
                 Arrival(id=name, digest=digest, path=self.fetched / digest[:12] / name)
-                for name in versions.deliveries(self.revision)
+                for name in revisions.deliveries(self.revision)
                 for digest in [self.revision.sha256sums_digest(name)]
             ),
             not_arrived=(),
@@ -270,7 +270,7 @@ class _OfRevision:
         if not arrival.path.exists():
             meter = progress.Meter(f"fetch {arrival.id}", unit="B")
             arrival.path.parent.mkdir(parents=True, exist_ok=True)
-            versions.fetch(
+            revisions.fetch(
                 self.revision, arrival.id, arrival.path, config=self.transfer, meter=meter
             )
         return self.adapter.read(arrival)
@@ -285,7 +285,7 @@ class _Held:
     """Deliveries of which each has to be the one that a data revision names."""
 
     inner: Deliveries
-    revision: versions.Revision
+    revision: revisions.Revision
 
     @property
     def name(self) -> str:
@@ -314,7 +314,7 @@ class _Held:
         return self.inner.source_of(arrival)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(versions.deliveries(self.revision))
+        return tuple(revisions.deliveries(self.revision))
 
 
 def _found(whole: Mapping[str, Bucket], seen: Mapping[str, set[str]], bucket: _InBucket) -> Found:

@@ -15,9 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, progress
-from crosswatch.data.adapters.arrival import ID_PATTERN
 from crosswatch.data.store.objects import Objects
 from crosswatch.data.store.stored import Store
+from crosswatch.data.sums import ID_PATTERN
 from crosswatch.errors import UserError
 
 BATCH = "batch"

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.evidence import GREY_PX
 from crosswatch.errors import BadBatchError
 
 Array = npt.NDArray[np.uint8]
 Crop = tuple[int, ...] | None
 
+GREY_PX = 160
+"""The longer side of the grey picture that features of the video see."""
 ENOUGH = 3
 """Pixels left for one stored pixel: halving further would blur what does not divide evenly."""
 PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}

@@ -153,6 +153,9 @@ class _Compared:
 
 def look(moving: Course, reference: Course, config: SyncConfig, offset_s: float) -> Trace | None:
     """Both streams around a known offset, for a figure; None where they share too little."""
+    if reference.values.ndim > 1:
+        turned = look(reference, moving.mean(), config, -offset_s)
+        return None if turned is None else turned.turned()
     reach = Reach(centre_s=offset_s, half_s=config.max_offset_s)
     if not _check_shared(moving.stream, moving, reference, config, reach).passed:
         return None

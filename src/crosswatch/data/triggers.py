@@ -218,6 +218,6 @@ def _check_alone(stream: str, offsets_s: FloatArray, config: SyncConfig) -> Chec
             stream,
             f"the triggers fit at {offsets_s.size} offsets within {config.max_offset_s:g} s nearly "
             f"as well ({told} s): pulses that come evenly do not say which is which. Send them "
-            "unevenly, or lower sync.max_offset_s below their period",
+            "unevenly, or lower sync.max_offset_s below half their period",
         ),
     )

@@ -88,6 +88,9 @@ def _library_root(known: Path | None, out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+QUARANTINE = "quarantine"
+
+
 @dataclasses.dataclass(kw_only=True)
 class _Ingestion:
     draft: artifacts.Draft
@@ -108,6 +111,7 @@ class _Ingestion:
                     self._write(arrival, deliveries)
                 self._link(arrival.id)
         except BadBatchError as error:
+            self._keep_report(arrival.id, error)
             self.leave_out(arrival.id, str(error))
 
     def refuse(self, batch_id: str, why: str) -> None:
@@ -169,6 +173,13 @@ class _Ingestion:
             raise UserError(f"no batch is left. {reasons}")
         _refuse_empty_blocks(ranges, split)
         return tuple(ranges)
+
+    def _keep_report(self, batch_id: str, refused: BadBatchError) -> None:
+        """What was found of a batch whose clocks are at fault, for the person who looks into it."""
+        if refused.report is not None:
+            artifacts.write_json(self.draft / f"{QUARANTINE}/{batch_id}/sync.json", refused.report)
+        if refused.figure is not None:
+            (self.draft / f"{QUARANTINE}/{batch_id}/sync.png").write_bytes(refused.figure)
 
     def leave_out(self, batch_id: str, why: str) -> None:
         """Quarantine a delivery; of a batch from an earlier run only warn."""

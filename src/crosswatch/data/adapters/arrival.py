@@ -5,7 +5,6 @@ Every name in it was written by somebody else: it is looked up below the folder 
 
 import concurrent.futures
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -14,15 +13,13 @@ from crosswatch.data.adapters import declared
 from crosswatch.data.adapters.declared import DESCRIPTION
 from crosswatch.data.adapters.streams import read_audio, read_signal, read_video
 from crosswatch.data.ingestion import RawBatch
+from crosswatch.data.sums import ID_PATTERN, SUMS, read_sums
 from crosswatch.data.tables import ADVICE
 from crosswatch.data.unfold import MAX_REORDERED_SHARE
 from crosswatch.errors import BadBatchError, UserError
 
-SUMS = "SHA256SUMS"
 HASHERS = 4  # hashing leaves the interpreter to others
-RESERVED = ("set.json", "manifest.json", "scores.json")  # files that stand beside batches
-ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-SUM_PATTERN = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+RESERVED = ("set.json", "manifest.json", "scores.json", "quarantine")  # stand beside batches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,26 +89,6 @@ class ArrivalAdapter:
             raise BadBatchError(
                 f"{error.filename or arrival.path}: cannot be read: {error.strerror}. {ADVICE}"
             ) from error
-
-
-def read_sums(data: bytes) -> dict[str, str]:
-    """The names that a SHA256SUMS lists, each with its hash, in the order of its rows.
-
-    Raises:
-        BadBatchError: a line is none of sha256sum's, or a name comes twice.
-    """
-    hashes: dict[str, str] = {}
-    for row, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), start=1):
-        match = SUM_PATTERN.fullmatch(line)
-        if match is None:
-            raise BadBatchError(
-                f"{SUMS}: row {row}: {line[:80]!r} is no line of sha256sum. {ADVICE}"
-            )
-        name = match[2].removeprefix("./")
-        if name in hashes:
-            raise BadBatchError(f"{SUMS}: row {row}: {name[:80]!r} is listed twice. {ADVICE}")
-        hashes[name] = match[1]
-    return hashes
 
 
 def safe_path(folder: Path, name: str) -> Path:

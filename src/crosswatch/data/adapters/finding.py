@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from crosswatch.data.adapters.arrival import ID_PATTERN, RESERVED, Arrival, Found
+from crosswatch.data.adapters.arrival import RESERVED, Arrival, Found
+from crosswatch.data.sums import ID_PATTERN
 from crosswatch.errors import BadBatchError, UserError
 
 Delivery = tuple[str, Path, Callable[[], str]]  # id, what to read, the digest of its contents

@@ -212,10 +212,11 @@ def _stem(path: str) -> str:
 def _taken(path: Path, rate_hz: float) -> _Taken:
     """Pictures at a steady rate from the clip's first on, each the nearest that it has."""
     contents = read_contents(path)
-    if not contents.pts.size or contents.pieces[-1] > 0:
+    if not contents.pts.size or contents.joints:
         what = "says no time of its pictures" if not contents.pts.size else "holds joined clips"
         raise BadBatchError(f"{path.name}: {what}, so it has no steady rate. {ADVICE}")
-    own_s = contents.times_s - contents.times_s[0]
+    times_s = contents.times_s()
+    own_s = times_s - times_s[0]
     count = int(own_s[-1] * rate_hz + 1e-6) + 1
     middle_s = (own_s[1:] + own_s[:-1]) / 2  # from here on the next picture is nearer
     picked = np.searchsorted(middle_s, np.arange(count) / rate_hz)

@@ -7,7 +7,13 @@ from typing import Any
 
 from crosswatch.artifacts import Manifest
 from crosswatch.data.store.crew import Crew, Task
-from crosswatch.data.store.objects import ObjectInfo, Objects, object_key
+from crosswatch.data.store.objects import (
+    MissingError,
+    ObjectInfo,
+    Objects,
+    RefusedError,
+    object_key,
+)
 from crosswatch.data.store.patience import Patience, TransientError
 from crosswatch.data.store.settings import TransferConfig
 
@@ -30,9 +36,13 @@ def inspect(
             problems[name] = f"{key} has {found.bytes} bytes instead of {entry['bytes']}"
         elif rehash:
             patience = Patience(config.patience_s, crew.stop)
-            got = patience.run(lambda: _hash_of(objects, found))
-            if got != entry["sha256"]:
-                problems[name] = f"{key} has SHA-256 {got}"
+            try:
+                got = patience.run(lambda: _hash_of(objects, found))
+            except (MissingError, RefusedError):
+                problems[name] = f"{key} was changed while it was read"
+            else:
+                if got != entry["sha256"]:
+                    problems[name] = f"{key} has SHA-256 {got}"
         return []
 
     crew.run(functools.partial(look, *item) for item in manifest.files.items())

@@ -22,7 +22,7 @@ from crosswatch.data.store.patience import Patience, StoppedError, TransientErro
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import ResourceError, UserError
 
-BUFFER_BYTES = 2**18  # stays in a core's cache between the socket, the hash and the disk
+BUFFER_BYTES = 2**19  # stays in a core's cache between the socket, the hash and the disk
 MOST_ATTEMPTS = 3
 
 _own = threading.local()
@@ -134,7 +134,7 @@ class Landing:
                     at += count
                     patience.went_well()
                     self._moved(count)
-                    if site.stop.is_set():
+                    if site.stop.is_set() or self._is_over:
                         raise StoppedError
 
         try:
@@ -220,8 +220,8 @@ class Landing:
         return self._again(dataclasses.replace(self._wanted, bytes=found.bytes, tag=found.tag))
 
     def _again(self, wanted: Wanted) -> list[Task]:
+        """Leave the staged file: parts of it may still be on their way there."""
         self._moved(-self._moved_bytes)
-        self.staged.unlink(missing_ok=True)
         return [Landing(wanted, self._site, self._attempt + 1).begin]
 
     def _moved(self, count: int) -> None:

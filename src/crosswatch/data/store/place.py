@@ -57,8 +57,8 @@ def safe_relative(key: str) -> PurePosixPath:
         UserError: the key is absolute, leads out of the folder, or is no plain relative path.
     """
     path = PurePosixPath(key)
-    odd = not key or any(ord(sign) < 32 or sign == "\\" for sign in key)
-    if odd or path.is_absolute() or ".." in path.parts or str(path) != key:
+    odd = any(ord(sign) < 32 or sign == "\\" or "\ud800" <= sign <= "\udfff" for sign in key)
+    if odd or not path.parts or path.is_absolute() or ".." in path.parts or str(path) != key:
         raise UserError(
             f"{key[:200]!r}: is no plain relative name, so it is not written to this machine's "
             "disk. Rename it in the bucket."

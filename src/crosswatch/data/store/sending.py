@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from crosswatch.data.store.crew import Task
@@ -32,6 +32,7 @@ class Dispatch:
 
     objects: Objects
     config: TransferConfig
+    standing: Mapping[str, int] | None  # sizes by key of all that is there; None: ask
     moved: Callable[[int], None]
     stop: threading.Event
 
@@ -46,7 +47,7 @@ class Sending:
 
     def begin(self) -> list[Task]:
         outgoing, objects = self._outgoing, self._dispatch.objects
-        if _stands(outgoing, objects):
+        if self._stands():
             self._dispatch.moved(outgoing.bytes)
             return []
         part_bytes = self._dispatch.config.part_bytes(outgoing.bytes)
@@ -56,6 +57,12 @@ class Sending:
             self._dispatch.patience().run(self._send)
         self._dispatch.moved(outgoing.bytes)
         return []
+
+    def _stands(self) -> bool:
+        standing = self._dispatch.standing
+        if standing is None:
+            return _stands(self._outgoing, self._dispatch.objects)
+        return standing.get(self._outgoing.key) == self._outgoing.bytes
 
     def _send(self) -> None:
         outgoing = self._outgoing
@@ -85,6 +92,8 @@ class PartsSending:
         self._whole = hashlib.sha256()
         self._settling = threading.Lock()
         self._settled: list[Part] = []
+        self._upload = ""
+        self._kept: dict[int, Part] = {}
         self._is_over = False
 
     def begin(self) -> list[Task]:
@@ -93,12 +102,13 @@ class PartsSending:
 
     def _find_or_begin(self) -> None:
         key = self._outgoing.key
-        pending: list[str] = []
-        with contextlib.suppress(UserError):  # a right that a sender can do without
-            pending = self._multipart.pending(key)
-        self._upload = pending[-1] if pending else self._multipart.begin(key)
-        parts = self._multipart.parts(key, self._upload) if pending else []
-        self._kept = {part.number: part for part in parts}
+        with contextlib.suppress(UserError, MissingError):  # not every server or right has this
+            for upload in reversed(self._multipart.pending(key)):
+                self._kept = {part.number: part for part in self._multipart.parts(key, upload)}
+                self._upload = upload
+                return
+        self._kept = {}
+        self._upload = self._multipart.begin(key)
 
     def _next(self) -> list[Task]:
         if self._is_over:

@@ -33,8 +33,11 @@ class Store:
     objects: Objects
     config: TransferConfig
 
-    def push(self, folder: Path) -> str:
+    def push(self, folder: Path, *, again: bool = False) -> str:
         """Send an artifact; its digest, by which `fetch` finds it.
+
+        What stands there in the right size is not sent, but `again` sends all: `verify` looks
+        closer, and this mends what it finds.
 
         Raises:
             UserError: it is no artifact, or a file is not what its manifest says.
@@ -50,8 +53,9 @@ class Store:
             for name, entry in manifest.files.items()
         }
         meter = Progress("push", unit="B")
-        upload(self.objects, list(outgoing.values()), config=self.config, meter=meter)
-        self.objects.create(_manifest_key(manifest.digest), manifest.as_json().encode())
+        upload(self.objects, list(outgoing.values()), config=self.config, meter=meter, again=again)
+        write = self.objects.put if again else self.objects.create
+        write(_manifest_key(manifest.digest), manifest.as_json().encode())
         return manifest.digest
 
     def fetch(self, digest: str, out: Path, *, cache: Path | None = None) -> Manifest:
@@ -178,7 +182,7 @@ def _arriving(out: Path, identity: str) -> Iterator[Path]:
 
 def _sweep(out: Path, *, keep: Path) -> None:
     """Remove what earlier calls left behind that meant to put something else into this place."""
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*.arriving"):
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 16}.arriving"):
         if left != keep:
             with contextlib.suppress(ResourceError), locked_folder(left):
                 shutil.rmtree(left)

@@ -1,9 +1,10 @@
 """Many files between a store and a folder: in parallel, resumable, verified on the way."""
 
 import contextlib
+import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,6 +18,9 @@ from crosswatch.data.store.sending import Dispatch, Outgoing, Sending
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import ResourceError
 from crosswatch.progress import as_bytes
+
+FEW = 10
+LISTED_PER_FILE = 100  # entries of a listing that cost less than to ask for one object
 
 Meter: TypeAlias = Callable[[int, int], None]
 
@@ -59,8 +63,9 @@ def upload(
     *,
     config: TransferConfig,
     meter: Meter | None = None,
+    again: bool = False,
 ) -> None:
-    """Send files whose keys name their contents; what stands there already is not sent again.
+    """Send files whose keys name their contents; what stands there is only sent `again`.
 
     Raises:
         UserError: a file is not what its hash says.
@@ -68,11 +73,30 @@ def upload(
     """
     crew = Crew(config.concurrency)
     tally = _Tally(sum(one.bytes for one in outgoing), meter)
-    dispatch = Dispatch(objects=objects, config=config, moved=tally.add, stop=crew.stop)
+    dispatch = Dispatch(
+        objects=objects,
+        config=config,
+        standing={} if again else _standing(objects, outgoing),
+        moved=tally.add,
+        stop=crew.stop,
+    )
     crew.run(
         Sending(one, dispatch).begin
         for one in sorted(outgoing, key=lambda one: one.bytes, reverse=True)
     )
+
+
+def _standing(objects: Objects, outgoing: Sequence[Outgoing]) -> Mapping[str, int] | None:
+    """Sizes of all that stands where the files go; None if that is more than to ask for each."""
+    if objects.multipart is None or len(outgoing) < FEW:
+        return None
+    sizes: dict[str, int] = {}
+    prefix = os.path.commonprefix([one.key for one in outgoing])  # noqa: RUF071 as listings go
+    for info in objects.list(prefix):
+        if len(sizes) >= LISTED_PER_FILE * len(outgoing):
+            return None
+        sizes[info.key] = info.bytes
+    return sizes
 
 
 class _Tally:

@@ -1,14 +1,11 @@
 """Deliveries to archive: whatever folder has a SHA256SUMS, whatever its streams are."""
 
 import dataclasses
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from crosswatch.artifacts import sha256_of
-from crosswatch.data.registry_records import ID, SUMS
+from crosswatch.data.sums import ID_PATTERN, SUMS, read_sums
 from crosswatch.errors import BadBatchError, UserError
-
-LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,22 +22,12 @@ class Arrived:
         Raises:
             BadBatchError: that is not what sha256sum writes, or the id is no plain name.
         """
-        if not ID.fullmatch(self.id):
+        if not ID_PATTERN.fullmatch(self.id):
             raise BadBatchError(
                 f"{self.id[:100]!r}: is no batch's name (letters, digits, '.', '_' or '-', at "
                 "most 100). Rename the folder."
             )
-        listed = {SUMS: self.digest}
-        text = (self.path / SUMS).read_text(encoding="utf-8", errors="replace")
-        for row, line in enumerate(text.splitlines(), start=1):
-            match = LINE.fullmatch(line)
-            name = str(PurePosixPath(match[2])) if match else ""
-            if match is None or listed.setdefault(name, match[1]) != match[1]:
-                what = "lists a file twice" if match else "is no line of sha256sum"
-                raise BadBatchError(
-                    f"{SUMS}: row {row}: {line[:80]!r} {what}. Deliver the batch again."
-                )
-        return listed
+        return {SUMS: self.digest, **read_sums((self.path / SUMS).read_bytes())}
 
     def extra(self) -> list[str]:
         """Files that came beside those that SHA256SUMS lists."""

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from crosswatch.artifacts import digest_of
-from crosswatch.data.shards import Packed, Piece
 from crosswatch.data.store.place import parse_place, safe_relative
+from crosswatch.data.sums import ID_PATTERN, SUMS
+from crosswatch.data.versions.shards import Packed, Piece
 from crosswatch.errors import UserError
 
 SCHEMA = 1
-SUMS = "SHA256SUMS"
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MD5 = re.compile(r"[0-9a-f]{32}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -110,7 +109,7 @@ def parse_index(text: str | bytes, *, where: str) -> Index:
     top = _Fields.of_text(text, where, {"schema", "id", "directory", "objects", "files"})
     directory = top.inner("directory", {"md5", "bytes"})
     index = Index(
-        id=top.text("id", ID),
+        id=top.text("id", ID_PATTERN),
         directory_md5=directory.text("md5", MD5),
         directory_bytes=directory.count("bytes"),
         objects=tuple(
@@ -147,7 +146,7 @@ def parse_revision(text: str | bytes, *, where: str) -> Revision:
     parse_place(revision.remote)
     _check_pieces(revision.files, {each.key: each for each in revision.objects}, where)
     for batch_id, pieces in by_delivery(revision.files).items():
-        if not ID.fullmatch(batch_id) or all(piece.path != SUMS for piece in pieces):
+        if not ID_PATTERN.fullmatch(batch_id) or all(piece.path != SUMS for piece in pieces):
             raise UserError(f"{where}: {batch_id[:100]!r} is no delivery: it has no {SUMS}")
     if (told := top.text("digest", SHA256)) != revision.digest:
         raise UserError(

@@ -10,20 +10,20 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crosswatch.data import shards
-from crosswatch.data.registry_records import (
+from crosswatch.data.store.landing import Wanted
+from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.place import Bucket, Place, parse_place
+from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.store.transfer import Meter, download
+from crosswatch.data.versions import shards
+from crosswatch.data.versions.records import (
     Blob,
     Revision,
     by_delivery,
     parse_revision,
     revision_text,
 )
-from crosswatch.data.shards import Piece
-from crosswatch.data.store.landing import Wanted
-from crosswatch.data.store.objects import open_objects
-from crosswatch.data.store.place import Bucket, Place, parse_place
-from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.store.transfer import Meter, download
+from crosswatch.data.versions.shards import Piece
 from crosswatch.errors import BadBatchError, ResourceError, UserError
 
 __all__ = [

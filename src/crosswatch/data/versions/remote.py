@@ -5,12 +5,12 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 
-from crosswatch.data import shards
-from crosswatch.data.registry_clone import BATCHES, Registry, batched
-from crosswatch.data.registry_records import Index, key_of
-from crosswatch.data.registry_resolve import RAW
 from crosswatch.data.store.objects import ObjectInfo, Objects
 from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.versions import shards
+from crosswatch.data.versions.clone import BATCHES, Registry, batched
+from crosswatch.data.versions.records import Index, key_of
+from crosswatch.data.versions.resolve import RAW
 from crosswatch.errors import ResourceError
 
 UNDER = "files/md5/"

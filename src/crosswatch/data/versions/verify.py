@@ -6,16 +6,18 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from crosswatch.data import registry_remote, shards, versions
-from crosswatch.data.registry_clone import Registry
-from crosswatch.data.registry_records import Index, revision_text
-from crosswatch.data.registry_remote import Expected, Gap
-from crosswatch.data.registry_resolve import check_holds_any, commit_of, indices_at, resolve
 from crosswatch.data.store.landing import Wanted
 from crosswatch.data.store.objects import ObjectInfo, Objects, open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.transfer import download
+from crosswatch.data.versions import remote as remotes
+from crosswatch.data.versions import revision as revisions
+from crosswatch.data.versions import shards
+from crosswatch.data.versions.clone import Registry
+from crosswatch.data.versions.records import Index, revision_text
+from crosswatch.data.versions.remote import Expected, Gap
+from crosswatch.data.versions.resolve import check_holds_any, commit_of, indices_at, resolve
 from crosswatch.progress import Meter, track
 
 
@@ -61,12 +63,12 @@ def verify(
     commit = commit_of(registry, revision)
     indices = indices_at(registry, commit)
     check_holds_any(indices, revision)
-    every = registry_remote.expected(indices)
+    every = remotes.expected(indices)
     cached = [one for one in every if (registry.cache / one.key).is_file()]
     faults = _in_cache(registry, cached, indices, config)
     remote = registry.open_remote(config)
-    there = registry_remote.listing(remote)
-    gaps = registry_remote.gaps(there, indices)
+    there = remotes.listing(remote)
+    gaps = remotes.gaps(there, indices)
     faults += [_of_gap(registry, gap) for gap in gaps]
     if deep:
         absent = {gap.expected.key for gap in gaps}
@@ -175,7 +177,7 @@ def _of_gap(registry: Registry, gap: Gap) -> Fault:
 def _at_store(registry: Registry, revision: str, store: str, config: TransferConfig) -> list[Fault]:
     """The manifest that travels has to be the one that the registry resolves to."""
     found = resolve(registry, revision)
-    key = versions.stored_key(found)
+    key = revisions.stored_key(found)
     stored = open_objects(parse_place(store), config).get(key)
     what = f"is missing. crosswatch data resolve {revision} --store {store}"
     if stored is not None:

@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crosswatch.data import registry_remote, shards
-from crosswatch.data.registry_arrivals import Arrived, find
-from crosswatch.data.registry_clone import BATCHES, Registry, batched
-from crosswatch.data.registry_lock import alone, writing_git
-from crosswatch.data.registry_records import Index, index_text, key_of
-from crosswatch.data.registry_resolve import (
+from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.versions import remote as remotes
+from crosswatch.data.versions import shards
+from crosswatch.data.versions.arrivals import Arrived, find
+from crosswatch.data.versions.clone import BATCHES, Registry, batched
+from crosswatch.data.versions.lock import alone, writing_git
+from crosswatch.data.versions.records import Index, index_text, key_of
+from crosswatch.data.versions.resolve import (
     DVC_FILE,
     INDEX_FILE,
     RAW,
@@ -24,8 +26,7 @@ from crosswatch.data.registry_resolve import (
     directory_md5,
     indices_at,
 )
-from crosswatch.data.shards import PackConfig, Packed, Piece
-from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.versions.shards import PackConfig, Packed, Piece
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.progress import Meter, track
 
@@ -75,7 +76,7 @@ def commit(
             _record(registry, new, pack, message)
         head = commit_of(registry, "HEAD")
         indices = indices_at(registry, head)
-        objects, bytes_ = registry_remote.push(registry, indices, config)
+        objects, bytes_ = remotes.push(registry, indices, config)
         if tag is not None:
             _tag(registry, tag, head, message)
         return Committed(

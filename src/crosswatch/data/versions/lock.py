@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from crosswatch.data.registry_clone import Registry
+from crosswatch.data.versions.clone import Registry
 from crosswatch.errors import ResourceError, UserError
 
 GIT_LOCKS = ("index.lock", "HEAD.lock", "packed-refs.lock", "refs/**/*.lock")

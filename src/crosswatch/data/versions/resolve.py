@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from crosswatch.data.registry_clone import BATCHES, Registry
-from crosswatch.data.registry_records import (
+from crosswatch.data.versions.clone import BATCHES, Registry
+from crosswatch.data.versions.records import (
     Blob,
     Index,
     Revision,

@@ -1,0 +1,1 @@
+"""Data versions: deliveries archived in git and DVC, and revisions that travel as a manifest."""

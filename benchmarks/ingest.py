@@ -38,9 +38,10 @@ from typing import Any
 import av
 import numpy as np
 
-from crosswatch.data import evidence, video
+from crosswatch.data import video
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync import evidence
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.video import RawVideo
 
 RATE_HZ = 25

@@ -20,7 +20,7 @@ from crosswatch.annotation.score import mask_iou
 from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.evaluation.bootstrap import block_bootstrap
 from crosswatch.synthetic import SimulateConfig, read_truth, simulate_batch
 

@@ -41,7 +41,7 @@ from crosswatch import artifacts
 from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.adapters.donkeycar import DonkeycarAdapter
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import BadBatchError
 from crosswatch.synthetic.plant import SimulateConfig, simulate_batch
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from crosswatch.data.clocks import Course
+from crosswatch.data.sync.clocks import Course
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

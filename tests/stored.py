@@ -7,7 +7,7 @@ from deliveries import Scene
 from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.batches import Batch, open_batch
 from crosswatch.data.ingestion import BatchSummary, IngestConfig, RawBatch, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 
 SMALL = IngestConfig(frame_px=16)
 GIVEN = SyncConfig(estimate="given", camera_lag_s=Scene().offset_s)

@@ -21,7 +21,7 @@ from crosswatch.data.adapters.arrival import ArrivalAdapter, safe_path
 from crosswatch.data.adapters.itsc import CLASSES, ItscAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.video import plan_frames
 from crosswatch.errors import BadBatchError, UserError
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_streams import Process, filmed, heard, metered, process
 
-from crosswatch.data.align import Timeline
-from crosswatch.data.alignment import Alignment, align_batch
-from crosswatch.data.clocks import ClockMap
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.align import Timeline
+from crosswatch.data.sync.alignment import Alignment, align_batch
+from crosswatch.data.sync.clocks import ClockMap
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import BadBatchError
 
 QUICK = SyncConfig(resamples=200)

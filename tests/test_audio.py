@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data.audio import LOUD, DecodedAudio, RawAudio, decode_audio
-from crosswatch.data.loudness import BANDS, HOP_S, LoudnessMeter, edges_hz
+from crosswatch.data.audio.decode import LOUD, DecodedAudio, RawAudio, decode_audio
+from crosswatch.data.audio.loudness import BANDS, HOP_S, LoudnessMeter, edges_hz
 from crosswatch.errors import BadBatchError
 
 RATE_HZ = 16_000

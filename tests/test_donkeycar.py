@@ -14,7 +14,7 @@ import pytest
 from crosswatch.data.adapters.donkeycar import DonkeycarAdapter
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.layouts import DonkeycarConfig
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import UserError
 
 REAL = Path("../shared/data/donkeycar_tub/tub.tar.gz")

@@ -23,7 +23,7 @@ from crosswatch.data.gather import windows_of
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.layouts import FmfConfig
 from crosswatch.data.splits import SplitConfig, evaluation_set, split
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import BadBatchError, UserError
 

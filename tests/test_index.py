@@ -24,7 +24,7 @@ from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.layouts import IndexConfig
 from crosswatch.data.splits import SplitConfig, split
 from crosswatch.data.sums import ID_PATTERN
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import BadBatchError, UserError
 

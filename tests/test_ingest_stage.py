@@ -19,7 +19,7 @@ from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.splits import SplitConfig
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.stages import ingest as stage

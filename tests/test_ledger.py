@@ -25,11 +25,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crosswatch.data import claims as claims_module
-from crosswatch.data import renewal as renewal_module
-from crosswatch.data.claims import Claim, Entry, Owner, Past, decode, encode
-from crosswatch.data.ledger import Ledger, LedgerConfig
-from crosswatch.data.renewal import Renewal, renewing
+from crosswatch.data.ledger import claims as claims_module
+from crosswatch.data.ledger import renewal as renewal_module
+from crosswatch.data.ledger.claims import Claim, Entry, Owner, Past, decode, encode
+from crosswatch.data.ledger.ledger import Ledger, LedgerConfig
+from crosswatch.data.ledger.renewal import Renewal, renewing
 from crosswatch.data.store.objects import Objects, open_objects
 from crosswatch.data.store.place import Bucket, Place
 from crosswatch.data.store.settings import TransferConfig

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.refine import overlaps
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.synthetic import SimulateConfig, batch_id, read_truth, simulate_batch
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from deliveries import deliver
 
 from crosswatch import config, experiment
-from crosswatch.data.ledger import Ledger
+from crosswatch.data.ledger.ledger import Ledger
 from crosswatch.errors import ResourceError, UserError
 from crosswatch.ledger_commands import ledger as ledger_command
 from crosswatch.stages import control

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswatch.config import build
-from crosswatch.data.audio import RawAudio, decode_audio
+from crosswatch.data.audio.decode import RawAudio, decode_audio
 from crosswatch.errors import UserError
 from crosswatch.synthetic import SimulateConfig, batch_id, read_truth, simulate_batch
 from crosswatch.synthetic.clocks import deliver_frames

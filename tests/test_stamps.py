@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data.stamps import TimeEntry, read_stamps, rising_edges, spread, unwrap
-from crosswatch.data.unfold import MOST_RESETS, late_s, unfold
+from crosswatch.data.times.stamps import TimeEntry, read_stamps, rising_edges, spread, unwrap
+from crosswatch.data.times.unfold import MOST_RESETS, late_s, unfold
 from crosswatch.errors import BadBatchError, ResourceError, UserError
 
 RATE_HZ = 25.0

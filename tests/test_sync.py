@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from made_streams import filmed, metered, process
 
 from crosswatch import config
-from crosswatch.data import sync
 from crosswatch.data.adapters.arrival import ArrivalAdapter
 from crosswatch.data.batches import open_batch
-from crosswatch.data.clocks import ClockMap, Course
-from crosswatch.data.evidence import VIDEO_FEATURES, power, signal_series
 from crosswatch.data.ingestion import IngestConfig, write_batch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync import estimate as sync
+from crosswatch.data.sync.clocks import ClockMap, Course
+from crosswatch.data.sync.estimate import SyncConfig
+from crosswatch.data.sync.evidence import VIDEO_FEATURES, power, signal_series
 from crosswatch.errors import BadBatchError, UserError
 
 TUB = Path(__file__).parents[1].parent / "shared" / "data" / "donkeycar_tub"

@@ -10,9 +10,9 @@ import pytest
 from deliveries import Scene, current_course, deliver
 from stored import GIVEN, read, store
 
-from crosswatch.data.audio import RawAudio
+from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.raw import RawBatch
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import BadBatchError
 
 LIVELY = Scene(seconds=120.0, offset_s=-0.9)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data.clocks import Finding
-from crosswatch.data.sync import SyncConfig
-from crosswatch.data.triggers import match
+from crosswatch.data.sync.clocks import Finding
+from crosswatch.data.sync.estimate import SyncConfig
+from crosswatch.data.sync.triggers import match
 
 CONFIG = SyncConfig(max_drift_ppm=300.0)
 JITTER_S = 0.003

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from crosswatch.data import video
 from crosswatch.data.container import read_contents
-from crosswatch.data.evidence import Brightness
 from crosswatch.data.masks import UNKNOWN, write_masks
 from crosswatch.data.shrink import Shrinker
+from crosswatch.data.sync.evidence import Brightness
 from crosswatch.data.video import Decoded, Plan, RawVideo
 from crosswatch.errors import BadBatchError
 

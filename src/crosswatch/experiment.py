@@ -9,10 +9,10 @@ from typing import Any
 from crosswatch import config
 from crosswatch.annotation.refine import RefineConfig
 from crosswatch.data.ingestion import IngestConfig
-from crosswatch.data.ledger import LedgerConfig
+from crosswatch.data.ledger.ledger import LedgerConfig
 from crosswatch.data.splits import SplitConfig
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig

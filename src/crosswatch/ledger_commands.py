@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from crosswatch.data.claims import Entry
-    from crosswatch.data.ledger import Ledger
+    from crosswatch.data.ledger.claims import Entry
+    from crosswatch.data.ledger.ledger import Ledger
 
 HEAD = ("batch", "state", "gen", "run", "owner", "claimed", "lease", "claim")
 UNITS_S = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

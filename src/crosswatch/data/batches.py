@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch import artifacts
-from crosswatch.data.clocks import ClockMap
+from crosswatch.data.sync.clocks import ClockMap
 from crosswatch.errors import UserError
 from crosswatch.records import Block, Event, Keyframe, TimeRange
 

@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.data import signals
-from crosswatch.data.align import Timeline
-from crosswatch.data.alignment import Alignment, align_batch
-from crosswatch.data.audio import DecodedAudio
-from crosswatch.data.clocks import Check, Course
-from crosswatch.data.evidence import signal_series
-from crosswatch.data.lag import SILENT_S
+from crosswatch.data.audio.decode import DecodedAudio
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.spans import FloatArray, Spans, common_span, segments, span_of
-from crosswatch.data.sync import SyncConfig
-from crosswatch.data.sync_plot import draw_alignment
-from crosswatch.data.sync_report import StreamFacts, check_coverage, described
+from crosswatch.data.sync.align import Timeline
+from crosswatch.data.sync.alignment import Alignment, align_batch
+from crosswatch.data.sync.clocks import Check, Course
+from crosswatch.data.sync.estimate import SyncConfig
+from crosswatch.data.sync.evidence import signal_series
+from crosswatch.data.sync.lag import SILENT_S
+from crosswatch.data.sync.plot import draw_alignment
+from crosswatch.data.sync.report import StreamFacts, check_coverage, described
 from crosswatch.data.video import Decoded, Plan
 from crosswatch.errors import BadBatchError
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from crosswatch.data.audio import RawAudio
+from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.signals import RawSignal
 from crosswatch.data.spans import Spans
 from crosswatch.data.video import Pictures, RawVideo

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data import unfold
 from crosswatch.data.tables import ADVICE as ADVICE
 from crosswatch.data.tables import FIRST_ROW as FIRST_ROW
+from crosswatch.data.times import unfold
 from crosswatch.errors import BadBatchError
 
 

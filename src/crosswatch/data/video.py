@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.data.container import ADVICE, Contents, read_contents, read_pictures
-from crosswatch.data.evidence import VideoFeature
 from crosswatch.data.frames import Rows
 from crosswatch.data.shrink import Array, Shrinker
+from crosswatch.data.sync.evidence import VideoFeature
 from crosswatch.errors import BadBatchError
 
 Progress = Callable[[int, int], None]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import artifacts, config, progress
-from crosswatch.data.claims import Claim, Entry
-from crosswatch.data.ledger import Ledger, LedgerConfig
-from crosswatch.data.renewal import renewing
+from crosswatch.data.ledger.claims import Claim, Entry
+from crosswatch.data.ledger.ledger import Ledger, LedgerConfig
+from crosswatch.data.ledger.renewal import renewing
 from crosswatch.data.store.objects import open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig

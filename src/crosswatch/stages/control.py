@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from crosswatch import artifacts, config, progress, stages
 from crosswatch.data.deliveries import open_deliveries, refuse_nothing
 from crosswatch.data.ingestion import IngestConfig
-from crosswatch.data.ledger import Ledger
+from crosswatch.data.ledger.ledger import Ledger
 from crosswatch.data.library import DELIVERIES
 from crosswatch.data.store.place import Place, parse_place
 from crosswatch.data.store.settings import TransferConfig

@@ -25,7 +25,7 @@ from crosswatch.data.store.objects import Objects, open_objects
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import open_store
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig, check_windows
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import TimeRange

@@ -15,7 +15,7 @@ from crosswatch.data.adapters.streams import read_audio, read_signal, read_video
 from crosswatch.data.ingestion import RawBatch
 from crosswatch.data.sums import ID_PATTERN, SUMS, read_sums
 from crosswatch.data.tables import ADVICE
-from crosswatch.data.unfold import MAX_REORDERED_SHARE
+from crosswatch.data.times.unfold import MAX_REORDERED_SHARE
 from crosswatch.errors import BadBatchError, UserError
 
 HASHERS = 4  # hashing leaves the interpreter to others

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crosswatch import config
-from crosswatch.data.stamps import TimeEntry
+from crosswatch.data.times.stamps import TimeEntry
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event, Keyframe
 

@@ -13,11 +13,11 @@ from crosswatch.data.adapters.declared import (
     SignalEntry,
     VideoEntry,
 )
-from crosswatch.data.audio import RawAudio
+from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.signals import RawSignal
-from crosswatch.data.stamps import read_stamps, rising_edges
 from crosswatch.data.tables import ADVICE, FIRST_ROW, read_table
-from crosswatch.data.unfold import Stamps
+from crosswatch.data.times.stamps import read_stamps, rising_edges
+from crosswatch.data.times.unfold import Stamps
 from crosswatch.data.video import RawVideo
 from crosswatch.errors import BadBatchError
 

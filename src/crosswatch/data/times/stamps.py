@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data import civil
 from crosswatch.data.tables import ADVICE, FIRST_ROW, TIME_COLUMN, Kind
-from crosswatch.data.unfold import MAX_REORDERED_SHARE, Stamps, check_known, late_s, unfold
+from crosswatch.data.times import civil
+from crosswatch.data.times.unfold import MAX_REORDERED_SHARE, Stamps, check_known, late_s, unfold
 from crosswatch.errors import BadBatchError, UserError
 
 FloatArray = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Literal
 
-from crosswatch.data.claims import (
+from crosswatch.data.ledger.claims import (
     SHOWN_CHARACTERS,
     Claim,
     Entry,

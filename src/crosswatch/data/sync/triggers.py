@@ -13,9 +13,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.clocks import Check, ClockMap, Finding, at_least, at_most
-from crosswatch.data.lag import FloatArray
-from crosswatch.data.sync import SyncConfig, check_bound, refusal
+from crosswatch.data.sync.clocks import Check, ClockMap, Finding, at_least, at_most
+from crosswatch.data.sync.estimate import SyncConfig, check_bound, refusal
+from crosswatch.data.sync.lag import FloatArray
 
 LEAST_PULSES = 5
 LEAST_SHARE = 1 / 3  # of the pulses that could have a partner

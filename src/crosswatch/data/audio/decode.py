@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.audio_source import (
+from crosswatch.data.audio.loudness import FLOOR_DB, LoudnessMeter
+from crosswatch.data.audio.source import (
     ADVICE,
     JOIN_S,
     AudioSource,
@@ -21,7 +22,6 @@ from crosswatch.data.audio_source import (
     truncated,
 )
 from crosswatch.data.frames import RowWriter
-from crosswatch.data.loudness import FLOOR_DB, LoudnessMeter
 from crosswatch.errors import BadBatchError
 
 __all__ = ["DecodedAudio", "RawAudio", "decode_audio"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from crosswatch.data.align import (
+from crosswatch.data.sync.align import (
     Aligned,
     Known,
     Timeline,
@@ -11,9 +11,9 @@ from crosswatch.data.align import (
     along_with,
     unaligned,
 )
-from crosswatch.data.clocks import Check
-from crosswatch.data.stretches import align_stretches, refuse_resets
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.clocks import Check
+from crosswatch.data.sync.estimate import SyncConfig
+from crosswatch.data.sync.stretches import align_stretches, refuse_resets
 from crosswatch.errors import BadBatchError
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from crosswatch.data import bounds, evidence, lag
-from crosswatch.data.clocks import (
+from crosswatch.data.sync import bounds, evidence, lag
+from crosswatch.data.sync.clocks import (
     Check,
     ClockMap,
     Course,
@@ -25,7 +25,7 @@ from crosswatch.data.clocks import (
     at_least,
     at_most,
 )
-from crosswatch.data.lag import LAG_STEP_S
+from crosswatch.data.sync.lag import LAG_STEP_S
 from crosswatch.errors import BadBatchError, UserError
 
 LEAST_BLOCKS = 8

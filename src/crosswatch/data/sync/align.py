@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data import triggers
-from crosswatch.data.clocks import Check, ClockMap, Course, Finding, FloatArray, Trace, at_most
-from crosswatch.data.sync import SyncConfig, look, search
+from crosswatch.data.sync import triggers
+from crosswatch.data.sync.clocks import Check, ClockMap, Course, Finding, FloatArray, Trace, at_most
+from crosswatch.data.sync.estimate import SyncConfig, look, search
 from crosswatch.errors import BadBatchError
 
 

@@ -9,7 +9,7 @@ import statistics
 
 import numpy as np
 
-from crosswatch.data.lag import LAG_STEP_S, BlockSums, FloatArray
+from crosswatch.data.sync.lag import LAG_STEP_S, BlockSums, FloatArray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from crosswatch.data.claims import Claim
-from crosswatch.data.ledger import Ledger
+from crosswatch.data.ledger.claims import Claim
+from crosswatch.data.ledger.ledger import Ledger
 from crosswatch.errors import ResourceError, UserError
 
 END_S = 5.0  # how long a renewal that is under way may delay the end of the work

@@ -10,9 +10,9 @@ import itertools
 
 import numpy as np
 
-from crosswatch.data.align import Aligned, Stretch, Timeline
-from crosswatch.data.clocks import Check, ClockMap, Course, Finding, Reach, at_most
-from crosswatch.data.sync import SyncConfig, refusal, search
+from crosswatch.data.sync.align import Aligned, Stretch, Timeline
+from crosswatch.data.sync.clocks import Check, ClockMap, Course, Finding, Reach, at_most
+from crosswatch.data.sync.estimate import SyncConfig, refusal, search
 
 MARGIN_S = 1.0  # beyond the ends of what is possible, which are themselves only known so well
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from crosswatch.data.align import Aligned
-from crosswatch.data.clocks import FloatArray, Trace
+from crosswatch.data.sync.align import Aligned
+from crosswatch.data.sync.clocks import FloatArray, Trace
 
 SECONDS = 40.0  # as much as one can follow by eye
 SERIES, MOVING = "#1f77b4", "#d9730d"

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crosswatch.data.align import Aligned
-from crosswatch.data.alignment import Alignment
-from crosswatch.data.clocks import MAPPING, Check, FloatArray, at_least
-from crosswatch.data.lag import SILENT_S
 from crosswatch.data.spans import Spans, covered_share, silences, span_of
-from crosswatch.data.sync import SyncConfig
+from crosswatch.data.sync.align import Aligned
+from crosswatch.data.sync.alignment import Alignment
+from crosswatch.data.sync.clocks import MAPPING, Check, FloatArray, at_least
+from crosswatch.data.sync.estimate import SyncConfig
+from crosswatch.data.sync.lag import SILENT_S
 
 LIMITS = (
     "max_offset_s",

@@ -1,0 +1,1 @@
+"""Time stamps of every kind, unfolded to seconds on the stream's own clock."""

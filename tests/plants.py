@@ -50,7 +50,8 @@ class Plant:
         (self.site / "sitecustomize.py").write_text(SITECUSTOMIZE)
 
     def run(self, *options: str, die_in: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "crosswatch", "run", "--batches", str(self.arrivals)]
+        command = [sys.executable, "-m", "crosswatch", "run"]
+        command += ["--batches", str(self.arrivals)] if "--data-revision" not in options else []
         command += ["--workspace", str(self.workspace), *tiny_options(), "--json", *options]
         command += ["--store", self.store] if self.store else []
         path = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))

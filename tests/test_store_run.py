@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from made import deliver_with_events
-from plants import Plant, facts
+from plants import MODEL, Plant, facts
+from registries import World
 
 from crosswatch import artifacts
 from crosswatch.data.store.objects import open_objects
 from crosswatch.data.store.place import Bucket
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import Store
+from crosswatch.data.versions.revision import write_revision
 from crosswatch.stages.travel import STORED
 
 CONFIG = TransferConfig()
@@ -84,6 +87,22 @@ def test_a_run_from_a_bucket_into_a_bucket(
     assert ended.returncode == 0, ended.stderr
     assert sorted(facts(ended)["batches"]) == ["batch-1", "batch-2"], "the store knows the first"
     assert facts(ended)["evaluation_set"]["version"] == 2
+
+
+def test_a_run_takes_its_deliveries_from_a_data_revision_and_says_so(
+    tmp_path: Path, archived: World
+) -> None:
+    archived.commit(tag="v2", source=deliver_with_events(tmp_path / "arrivals").parent)
+    revision = archived.resolve("v2")
+    write_revision(revision, tmp_path / "v2.json")
+    shutil.rmtree(archived.clone)
+    plant = Plant(tmp_path / "one")
+    ended = plant.run("--data-revision", str(tmp_path / "v2.json"))
+    assert ended.returncode == 3, ended.stderr
+    assert facts(ended)["batches"] == ["batch-1"]
+    assert set(facts(ended)["quarantined"]) == {"batch-a", "batch-b"}  # bytes, no batches
+    tags = plant.registry.champion(MODEL).tags
+    assert tags["data_revision"] == f"v2@{revision.digest}"
 
 
 def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(

@@ -185,8 +185,9 @@ def run(
     if show_config:
         click.echo(config.to_yaml(resolved), nl=False)
         return
-    if workspace is None or (batches is None and not options["data_revision"]):
-        missing = "--workspace" if workspace is None else "--batches"
+    nowhere = batches is None and not options["data_revision"]
+    if nowhere or workspace is None:
+        missing = "--batches" if nowhere else "--workspace"
         example = "crosswatch run --batches arrivals --workspace workspace"
         raise click.UsageError(f"{missing} is missing. Example: {example}")
     from crosswatch.retrain import retrain_here

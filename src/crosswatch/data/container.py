@@ -200,6 +200,9 @@ def _position(
     """Where a decoded frame belongs: the first free place of its stamp."""
     if not contents.tells_order or stamp is None:
         return last + 1 if last + 1 < seen.size else None
+    at = last + 1
+    if at < seen.size and contents.pts[at] == stamp and not seen[at]:
+        return at
     at = int(np.searchsorted(contents.pts, stamp))
     while at < seen.size and seen[at] and contents.pts[at] == stamp:
         at += 1

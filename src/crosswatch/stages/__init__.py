@@ -83,6 +83,12 @@ def sections_of(name: str) -> dict[str, type]:
 
 
 def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Place | None]) -> None:
+    """Call a stage, and tell of its beginning and its end."""
+    with progress.stage(name):
+        call(name, values=values, paths=paths)
+
+
+def call(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Place | None]) -> None:
     """Build a stage's sections from plain values and call it.
 
     Raises:
@@ -95,8 +101,7 @@ def run(name: str, *, values: Mapping[str, Any], paths: Mapping[str, Place | Non
         section: config.build(cls, values.get(section, {}), where=section)
         for section, cls in sections_of(name).items()
     }
-    with progress.stage(name):
-        function_of(name)(**paths, **sections)
+    function_of(name)(**paths, **sections)
 
 
 def _places_of(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from crosswatch.data.ledger.ledger import Ledger
 from crosswatch.data.library import DELIVERIES
 from crosswatch.data.store.place import Place, parse_place
 from crosswatch.data.store.settings import TransferConfig
+from crosswatch.data.versions.revision import read_revision
 from crosswatch.errors import ResourceError, UserError, explained
 from crosswatch.stages import travel
 from crosswatch.stages.claims import open_claims
@@ -43,24 +44,20 @@ def run_stage(
     reads is brought from there and what it writes is sent there.
     """
     values = json.loads(settings)
-    values["lineage"] = {**values.get("lineage", {}), **(lineage or {})}
     transfer = _transfer(values)
     cache = Path(workspace) / "cache"
 
     def work() -> None:
         claims = open_claims(workspace, run_id, store, values)
-        given = {role: parse_place(text) for role, text in places.items() if text}
-        if places.get("revision"):
-            given["revision"] = _revision(places["revision"], store)
-        if store and "store" in stages.paths_of(name):
-            given["store"] = parse_place(store)
+        values["lineage"] = {**values.get("lineage", {}), **_told(lineage or {}, store)}
+        given = _given(name, places, store)
         out = Path(places["out"]).resolve()
         with claims.kept():
             for role, place in given.items():
                 if isinstance(place, Path):
                     given[role] = travel.bring(place, cache=cache, transfer=transfer)
             claims.confirm()
-            stages.run(name, values=values, paths=given)
+            stages.call(name, values=values, paths=given)
             if store:
                 out = travel.send(out, store, cache=cache, transfer=transfer)
         progress.emit("artifact", stage=name, path=str(out))
@@ -79,7 +76,7 @@ def validate(*, recipe: str, overrides: str) -> str:
         progress.outcome(f"recipe {recipe}")
         return config.to_json(resolved)
 
-    return _as_task("validate", work, framed=True)
+    return _as_task("validate", work)
 
 
 def claim(
@@ -115,7 +112,7 @@ def claim(
         won = claims.take(keys, owner_pid=owner, again=again)
         return _decide(claims.ledger, keys, len(won))
 
-    return _as_task("claim", work, framed=True)
+    return _as_task("claim", work)
 
 
 def summary(*, workspace: str, run_id: str, store: str, state: str) -> None:
@@ -133,7 +130,7 @@ def summary(*, workspace: str, run_id: str, store: str, state: str) -> None:
         closed = f"{len(won) - len(lost)} claims {ended}" if won else "nothing was claimed"
         progress.outcome(closed + (f", {len(lost)} no longer this run's" if lost else ""))
 
-    _as_task("summary", work, framed=True)
+    _as_task("summary", work)
 
 
 def _decide(ledger: Ledger, keys: Mapping[str, str], won: int) -> str:
@@ -158,6 +155,24 @@ def _decide(ledger: Ledger, keys: Mapping[str, str], won: int) -> str:
     return ALREADY_DONE
 
 
+def _given(name: str, places: Mapping[str, str], store: str) -> dict[str, Place]:
+    """A stage's places as its function takes them; an empty one was not given."""
+    given = {role: parse_place(text) for role, text in places.items() if text}
+    if places.get("revision"):
+        given["revision"] = _revision(places["revision"], store)
+    if store and "store" in stages.paths_of(name):
+        given["store"] = parse_place(store)
+    return given
+
+
+def _told(lineage: Mapping[str, str], store: str) -> dict[str, str]:
+    """What only the pipeline knows, with a data revision's name and digest for its place."""
+    if not lineage.get("data_revision"):
+        return dict(lineage)
+    revision = read_revision(_revision(lineage["data_revision"], store))
+    return {**lineage, "data_revision": f"{revision.revision}@{revision.digest}"}
+
+
 def _revision(text: str, store: str) -> Place:
     """A revision may be named by its digest alone: then it lies in the store."""
     is_digest = re.fullmatch(r"[0-9a-f]{64}", text) is not None
@@ -168,12 +183,10 @@ def _transfer(values: Mapping[str, Any]) -> TransferConfig:
     return config.build(TransferConfig, values.get("transfer", {}), where="transfer")
 
 
-def _as_task(name: str, work: Callable[[], Result], *, framed: bool = False) -> Result:
+def _as_task(name: str, work: Callable[[], Result]) -> Result:
     """Do a task's work; a user's mistake ends it with one line and exit code 2, a fault of the
     disk or the network with one line and 1."""
     try:
-        if not framed:
-            return work()
         with progress.stage(name):
             return work()
     except UserError as error:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
 from crosswatch.synthetic import difficulty
 from crosswatch.synthetic.noise import TimeArray, relaxing_noise, smooth_step
@@ -76,6 +75,8 @@ def phase_weights(centre_x_share: float) -> TimeArray:
 
 def trace(times_s: TimeArray, events: tuple[Event, ...]) -> tuple[TimeArray, TimeArray]:
     """An anomaly's weak, late effect: a drop (3, N) and a gain of the fluctuation (3, N)."""
+    from scipy.signal import lfilter
+
     drift = np.zeros((3, times_s.size))
     restless = np.zeros((3, times_s.size))
     keep = float(np.exp(-1.0 / (difficulty.TRACE_LAG_S * GRID_HZ)))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfilt
 
 from crosswatch.synthetic import difficulty
 from crosswatch.synthetic.clocks import DeviceClock
@@ -157,6 +156,8 @@ def _strikes(
 
 def _blocks(sound: Sound, rng: np.random.Generator) -> Iterator[FloatArray]:
     """The sound, a block at a time; filter and knocks ring on into the next."""
+    from scipy.signal import butter, sosfilt
+
     high_hz = min(HISS_HZ[1], 0.45 * sound.rate_hz)
     band = butter(2, (HISS_HZ[0], high_hz), "bandpass", fs=sound.rate_hz, output="sos")
     band = band.astype(np.float32)

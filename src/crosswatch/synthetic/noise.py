@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 FloatArray = NDArray[np.float32]
 TimeArray = NDArray[np.float64]
@@ -12,6 +11,8 @@ def relaxing_noise(
     rng: np.random.Generator, count: int, *, tau_s: float, rate_hz: float, rows: int = 1
 ) -> TimeArray:
     """Unit-variance first-order autoregressive noise of shape (rows, count), already settled."""
+    from scipy.signal import lfilter
+
     keep = float(np.exp(-1.0 / (tau_s * rate_hz)))
     settle = int(6 * tau_s * rate_hz)
     white = rng.standard_normal((rows, settle + count))

@@ -12,7 +12,7 @@ class LineageConfig:
     """What only the caller knows; the pipeline fills it in."""
 
     kfp_run_id: str = ""
-    data_revision: str = ""  # DVC or git revision of the deliveries
+    data_revision: str = ""  # NAME@DIGEST of the deliveries' manifest
     image_digest: str = ""
 
 

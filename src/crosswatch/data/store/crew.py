@@ -42,6 +42,12 @@ class Crew:
         if self._error is not None:
             raise self._error
 
+    def later(self, tasks: Iterable[Task]) -> None:
+        """Tasks for hands that would otherwise be idle."""
+        with self._changed:
+            self._tasks.extend(tasks)
+            self._changed.notify_all()
+
     def _work(self) -> None:
         while (task := self._next()) is not None:
             following: list[Task] = []

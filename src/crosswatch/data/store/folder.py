@@ -192,9 +192,9 @@ class _FileBody:
         self._stream = stream
         self._path = path
 
-    def readinto(self, buffer: memoryview) -> int:
+    def read(self, count: int) -> bytes:
         with disk_faults(self._path):
-            return self._stream.readinto(buffer) or 0
+            return self._stream.read(count) or b""
 
 
 def _chunks(source: BinaryIO, sha256: str) -> Iterator[bytes]:

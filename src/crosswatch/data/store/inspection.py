@@ -17,7 +17,7 @@ from crosswatch.data.store.objects import (
 from crosswatch.data.store.patience import Patience, TransientError
 from crosswatch.data.store.settings import TransferConfig
 
-BUFFER_BYTES = 2**18
+CHUNK_BYTES = 2**19
 
 
 def inspect(
@@ -53,13 +53,12 @@ def _hash_of(objects: Objects, found: ObjectInfo) -> str:
     hashed = hashlib.sha256()
     if not found.bytes:
         return hashed.hexdigest()
-    buffer = memoryview(bytearray(BUFFER_BYTES))
     left = found.bytes
     with objects.read(found.key, start=0, stop=left, size=left, tag=found.tag) as body:
         while left:
-            count = body.readinto(buffer[: min(BUFFER_BYTES, left)])
-            if not count:
+            chunk = body.read(min(CHUNK_BYTES, left))
+            if not chunk:
                 raise TransientError(f"{found.key}: broke off {left} bytes before its end")
-            hashed.update(buffer[:count])
-            left -= count
+            hashed.update(chunk)
+            left -= len(chunk)
     return hashed.hexdigest()

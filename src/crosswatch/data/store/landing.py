@@ -1,17 +1,17 @@
 """One file on its way from a store: its parts, their hashes, and its name at the end.
 
-Whose SHA-256 is known is hashed in the order of its bytes while the parts come in, out of the
-buffer where they come in order, else out of the page cache. The journal keeps the hash so far at
-each part's end: a killed transfer that goes on finds the damaged part without a second hash.
-Of other files every part has its own hash.
+Whose SHA-256 is known is hashed in the order of its bytes while the parts come in: out of the
+buffer where they come in order, else out of the page cache, which costs a quarter more. The journal
+keeps the hash so far at each part's end: a killed transfer that goes on finds the damaged part
+without a second hash. Of other files every part has its own hash.
 """
 
+import collections
 import dataclasses
-import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crosswatch.data.store.crew import Task
@@ -22,10 +22,8 @@ from crosswatch.data.store.patience import Patience, StoppedError, TransientErro
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import ResourceError, UserError
 
-BUFFER_BYTES = 2**19  # stays in a core's cache between the socket, the hash and the disk
+CHUNK_BYTES = 2**19  # stays in a core's cache between the socket, the hash and the disk
 MOST_ATTEMPTS = 3
-
-_own = threading.local()
 
 
 class CorruptError(UserError):
@@ -53,6 +51,7 @@ class Site:
     staging: Path
     journal: Journal
     moved: Callable[[int], None]
+    later: Callable[[Iterable[Task]], None]
     stop: threading.Event
     folders: set[Path] = dataclasses.field(default_factory=set)  # that were made, and lie inside
 
@@ -76,6 +75,7 @@ class Landing:
         self.staged = site.staging / self.name
         self._target = site.into / wanted.path
         self._lock = threading.Lock()
+        self._missing: collections.deque[int] = collections.deque()
         self._landed: set[int] = set()
         self._whole = hashlib.sha256()
         self._moved_bytes = 0
@@ -100,18 +100,23 @@ class Landing:
             missing = [index for index in range(self._count) if index not in self._landed]
             if not missing:
                 return self._catch_up()
-        if len(missing) == 1:
-            return self._fetch(missing[0])
-        return [functools.partial(self._fetch, index) for index in missing]
+        self._missing.extend(missing)
+        self._site.later([self._fetch_next] * min(len(missing), self._site.config.concurrency))
+        return self._fetch_next()
+
+    def _fetch_next(self) -> list[Task]:
+        """One hand takes part after part, for then all are hashed in its buffer; idle ones help."""
+        with self._lock:
+            if self._is_over or not self._missing:
+                return []
+            index = self._missing.popleft()
+        return [*self._fetch(index), self._fetch_next]
 
     def _fetch(self, index: int) -> list[Task]:
-        if self._is_over:
-            return []
         wanted, site = self._wanted, self._site
         at, stop = self._span(index)
         hashed = None if wanted.sha256 else hashlib.sha256()
         patience = Patience(site.config.patience_s, site.stop)
-        buffer = _buffer()
 
         def go_on() -> None:
             nonlocal at
@@ -120,20 +125,19 @@ class Landing:
             )
             with read as body, disk_faults(self.staged), self.staged.open("r+b", 0) as file:
                 while at < stop:
-                    count = body.readinto(buffer[: min(BUFFER_BYTES, stop - at)])
-                    if not count:
+                    chunk = body.read(min(CHUNK_BYTES, stop - at))
+                    if not chunk:
                         raise TransientError(
                             f"{self._named()}: broke off {stop - at} bytes before its end"
                         )
-                    chunk = buffer[:count]
                     _write(file.fileno(), chunk, at)
                     if hashed:
                         hashed.update(chunk)
                     else:
                         self._hash_in_order(chunk, at)
-                    at += count
+                    at += len(chunk)
                     patience.went_well()
-                    self._moved(count)
+                    self._moved(len(chunk))
                     if site.stop.is_set() or self._is_over:
                         raise StoppedError
 
@@ -149,7 +153,7 @@ class Landing:
             site.journal.landed(self.name, index, hashed.hexdigest() if hashed else None)
             return self._catch_up()
 
-    def _hash_in_order(self, chunk: memoryview, at: int) -> None:
+    def _hash_in_order(self, chunk: bytes, at: int) -> None:
         with self._lock:
             if self._is_hashing or self._hashed_to != at:
                 return
@@ -279,15 +283,16 @@ class Landing:
         return hashed.hexdigest()
 
     def _hash_file(self, path: Path, hashed: "hashlib._Hash", start: int, stop: int) -> None:
-        buffer = _buffer()
         with path.open("rb", 0) as file:
             file.seek(start)
             while start < stop:
-                count = file.readinto(buffer[: min(BUFFER_BYTES, stop - start)])
-                if not count or self._site.stop.is_set():
-                    raise StoppedError if count else ResourceError(f"{path}: was cut off")
-                hashed.update(buffer[:count])
-                start += count
+                chunk = file.read(min(CHUNK_BYTES, stop - start))
+                if not chunk:
+                    raise ResourceError(f"{path}: was cut off by another process. Run it again.")
+                if self._site.stop.is_set():
+                    raise StoppedError
+                hashed.update(chunk)
+                start += len(chunk)
 
     def _span(self, index: int) -> tuple[int, int]:
         start = index * self._part_bytes
@@ -302,14 +307,7 @@ class Landing:
         return f"{self._site.objects.url}/{self._wanted.key}"[:300]
 
 
-def _buffer() -> memoryview:
-    if not hasattr(_own, "buffer"):
-        _own.buffer = memoryview(bytearray(BUFFER_BYTES))
-    buffer: memoryview = _own.buffer
-    return buffer
-
-
-def _write(descriptor: int, chunk: memoryview, at: int) -> None:
+def _write(descriptor: int, chunk: bytes, at: int) -> None:
     while chunk:
         written = os.pwrite(descriptor, chunk, at)
         chunk, at = chunk[written:], at + written

@@ -49,8 +49,8 @@ class ChangedError(Exception):
 class Body(Protocol):
     """An object's bytes as they come in."""
 
-    def readinto(self, buffer: memoryview) -> int:
-        """How many bytes came, 0 at the end; TransientError where the stream breaks."""
+    def read(self, count: int) -> bytes:
+        """As many bytes or fewer, none at the end; TransientError where the stream breaks."""
         ...
 
 
@@ -61,7 +61,6 @@ class Part:
     number: int  # from 1
     bytes: int
     tag: str
-    sha256: str  # in base64, as S3 wants it
 
 
 class Multipart(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from crosswatch.data.store import faults
-from crosswatch.data.store.multipart import S3Multipart, is_damaged, md5_of, sha256_of
+from crosswatch.data.store.multipart import S3Multipart, is_damaged, md5_of
 from crosswatch.data.store.objects import (
     Body,
     ChangedError,
@@ -162,7 +162,7 @@ class S3Objects:
             "Key": self._key(key),
             "Body": data,
             "ContentMD5": base64.b64encode(bytes.fromhex(md5)).decode(),
-            "ChecksumSHA256": sha256_of(data),
+            "ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode(),
             **condition,
         }
         is_open = False
@@ -212,9 +212,9 @@ class _StreamBody:
         self._stream = stream
         self._name = name
 
-    def readinto(self, buffer: memoryview) -> int:
+    def read(self, count: int) -> bytes:
         with faults.named(self._name, "reading"):
-            return int(self._stream.readinto(buffer))
+            return bytes(self._stream.read(count))
 
 
 def _client(config: TransferConfig) -> Any:

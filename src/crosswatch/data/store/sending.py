@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crosswatch.data.store.crew import Task
 from crosswatch.data.store.disk import disk_faults
-from crosswatch.data.store.multipart import md5_of, sha256_of
+from crosswatch.data.store.multipart import md5_of
 from crosswatch.data.store.objects import ChangedError, MissingError, Multipart, Objects, Part
 from crosswatch.data.store.patience import Patience
 from crosswatch.data.store.settings import TransferConfig
@@ -150,7 +150,7 @@ class PartsSending:
         kept = self._kept.get(number)
         if kept is None or kept.bytes != len(data) or kept.tag.strip('"') != md5_of(data):
             return None
-        return dataclasses.replace(kept, sha256=sha256_of(data))
+        return kept
 
     def _complete(self) -> list[Task]:
         outgoing, patience = self._outgoing, self._dispatch.patience()

@@ -50,6 +50,7 @@ def download(
             staging=staging,
             journal=journal,
             moved=tally.add,
+            later=crew.later,
             stop=crew.stop,
         )
         landings = [Landing(one, site) for one in _large_first(wanted)]

@@ -195,6 +195,8 @@ class Landing:
     def _commit(self) -> list[Task]:
         wanted = self._wanted
         if wanted.sha256 and self._whole.hexdigest() != wanted.sha256:
+            self._site.journal.forget(self.name)  # the next call must not take it up again
+            self.staged.unlink()
             if self._attempt > 1:
                 raise CorruptError(
                     f"{self._named()}: has SHA-256 {self._whole.hexdigest()} instead of "
@@ -267,7 +269,10 @@ class Landing:
             self._moved(stop - start)
 
     def _resume_hash(self, prefixes: dict[int, str]) -> None:
-        while self._hashed_to // self._part_bytes in self._landed:
+        while (
+            self._hashed_to < self._wanted.bytes
+            and self._hashed_to // self._part_bytes in self._landed
+        ):
             index = self._hashed_to // self._part_bytes
             start, stop = self._span(index)
             hashed = self._whole.copy()

@@ -99,10 +99,13 @@ class Library:
         return pointer[1].arrival
 
     def publish(self, batch_id: str) -> None:
-        """Let other machines know a batch that was written here."""
+        """Let other machines know a batch that lies here, unless they do."""
         if self._store is None:
             return
         manifest = artifacts.open_artifact(self.folder / batch_id, kind=BATCH, verify=False)
+        way, standing = self._pointers.get(batch_id, ("", None))
+        if way == self._way and standing and standing.arrival == manifest.parents["arrival"]:
+            return
         pointer = _Pointer(
             artifact=self._store.push(self.folder / batch_id),
             arrival=manifest.parents["arrival"],

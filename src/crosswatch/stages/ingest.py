@@ -109,7 +109,7 @@ class _Ingestion:
             with self.library.held(arrival.id):
                 if self.library.arrival_of(arrival.id) != arrival.digest:
                     self._write(arrival, deliveries)
-                self._link(arrival.id)
+                self._take(arrival.id)
         except BadBatchError as error:
             self._keep_report(arrival.id, error)
             self.leave_out(arrival.id, str(error))
@@ -128,7 +128,7 @@ class _Ingestion:
                 with self.library.held(batch_id):
                     if self.library.arrival_of(batch_id) is None:
                         self._write(*self._delivered_again(batch_id, known))
-                    self._link(batch_id)
+                    self._take(batch_id)
             except UserError as error:
                 self.leave_out(batch_id, str(error))
 
@@ -242,9 +242,10 @@ class _Ingestion:
             draft.counts.update(summary.counts)
             draft.warnings += summary.warnings
             artifacts.write_json(draft / SOURCE, deliveries.source_of(arrival))
-        self.library.publish(arrival.id)
 
-    def _link(self, batch_id: str) -> None:
+    def _take(self, batch_id: str) -> None:
+        """Link a batch into the set; a run that was killed may have left it unsent."""
+        self.library.publish(batch_id)
         folder = self.library.folder / batch_id
         manifest = artifacts.open_artifact(folder, kind=BATCH, verify=False)
         artifacts.link_tree(folder, self.draft.path / batch_id)

@@ -68,6 +68,7 @@ class Draft:
         self.quarantined: dict[str, str] = {}
         self.note = ""
         self.parents: dict[str, str] = {}
+        self.verified: dict[str, Mapping[str, Any]] = {}  # linked files, hashed this moment
 
     def __truediv__(self, name: str) -> Path:
         target = self.path / name
@@ -329,12 +330,11 @@ def _lists_files(files: Any) -> bool:
 
 def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:
     files = {
-        path.relative_to(draft.path).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
+        name: draft.verified.get(name)
+        or {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(draft.path.rglob("*"))
         if path.is_file()
+        for name in [path.relative_to(draft.path).as_posix()]
     }
     return Manifest(
         kind=kind,

@@ -252,6 +252,7 @@ class _Ingestion:
         (self.draft.path / batch_id / artifacts.MANIFEST).rename(
             self.draft.path / batch_id / "batch-manifest.json"
         )
+        self.draft.verified |= {f"{batch_id}/{name}": e for name, e in manifest.files.items()}
         self.draft.parents[batch_id] = manifest.parents["arrival"]
         self.draft.warnings += [f"{batch_id}: {text}" for text in manifest.warnings]
         self.batches[batch_id] = open_batch(

@@ -18,6 +18,17 @@ from crosswatch.stages.register import REGISTRATION
 from crosswatch.stages.travel import STORED
 
 CONFIG = TransferConfig()
+PHASES = {
+    "crosswatch.stages.claims:RunClaims": "claim",
+    "crosswatch.data.deliveries:mirror": "ingest",
+    "crosswatch.data.ingestion:write_batch": "ingest",
+    "crosswatch.data.store.stored:upload": "ingest",
+    "crosswatch.stages.refine:_summarise": "refine",
+    "crosswatch.stages.train:_write": "train",
+    "crosswatch.stages.evaluate:evaluate": "evaluate",
+    "crosswatch.stages.register:register": "register",
+}
+"""Calls that a killed run dies in, and the task that they are part of."""
 
 
 def put_delivery(folder: Path, place: Bucket) -> None:
@@ -57,55 +68,6 @@ def digests(store: Bucket) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
-def test_a_run_from_a_bucket_into_a_bucket(
-    tmp_path: Path,
-    bucket: Bucket,
-    arrivals: Bucket,
-) -> None:
-    plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket))
-    ended = plant.run()
-    assert ended.returncode == 0, ended.stderr
-    assert facts(ended)["outcome"] == "promoted"
-    folders = travelled(plant.workspace)
-    assert len(folders) == 5  # ingest, refine, train, evaluate, register
-    for folder in folders:
-        assert {path.name for path in folder.iterdir()} == {artifacts.MANIFEST, STORED}
-        digest = artifacts.open_artifact(folder, verify=False).digest
-        assert not Store(open_objects(bucket, CONFIG), CONFIG).verify(digest, rehash=True)
-    assert len(keys(bucket, "claims/")) == 1
-    assert Path(facts(ended)["paths"]["checkpoint"]).is_dir()
-
-    other = Plant(tmp_path / "two", arrivals=arrivals, store=str(bucket))
-    ended = other.run()
-    assert facts(ended)["outcome"] == "already done", "the claim is shared by all machines"
-
-    put_delivery(deliver_with_events(tmp_path / "elsewhere", "batch-2", seed=3), arrivals)
-    for info in list(open_objects(arrivals, CONFIG).list("batch-1/")):
-        open_objects(arrivals, CONFIG).delete(info.key)
-    ended = other.run()
-    assert ended.returncode == 0, ended.stderr
-    assert sorted(facts(ended)["batches"]) == ["batch-1", "batch-2"], "the store knows the first"
-    assert facts(ended)["evaluation_set"]["version"] == 2
-
-
-@pytest.mark.slow
-def test_a_run_takes_its_deliveries_from_a_data_revision_and_says_so(
-    tmp_path: Path, archived: World
-) -> None:
-    archived.commit(tag="v2", source=deliver_with_events(tmp_path / "arrivals").parent)
-    revision = archived.resolve("v2")
-    write_revision(revision, tmp_path / "v2.json")
-    shutil.rmtree(archived.clone)
-    plant = Plant(tmp_path / "one")
-    ended = plant.run("--data-revision", str(tmp_path / "v2.json"))
-    assert ended.returncode == 3, ended.stderr
-    assert facts(ended)["batches"] == ["batch-1"]
-    assert set(facts(ended)["quarantined"]) == {"batch-a", "batch-b"}  # bytes, no batches
-    tags = plant.registry.champion(MODEL).tags
-    assert tags["data_revision"] == f"v2@{revision.digest}"
-
-
 def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(
     tmp_path: Path,
     bucket: Bucket,
@@ -131,32 +93,66 @@ def test_a_damaged_delivery_in_a_bucket_is_quarantined_by_name(
 
 
 @pytest.mark.slow
-def test_killed_in_every_phase_the_run_ends_with_the_digests_of_an_undisturbed_one(
-    tmp_path: Path,
-    bucket: Bucket,
-    arrivals: Bucket,
+@pytest.mark.timeout(900)  # a dozen whole runs
+def test_a_plant_s_days_with_everything_in_a_bucket(
+    tmp_path: Path, bucket: Bucket, arrivals: Bucket, archived: World
 ) -> None:
-    undisturbed = Plant(tmp_path / "one", arrivals=arrivals, store=str(bucket / "one"))
-    assert undisturbed.run().returncode == 0
-    plant = Plant(tmp_path / "two", arrivals=arrivals, store=str(bucket / "two"))
-    phases = {
-        "crosswatch.stages.claims:RunClaims": "claim",
-        "crosswatch.data.deliveries:mirror": "ingest",
-        "crosswatch.data.ingestion:write_batch": "ingest",
-        "crosswatch.data.store.stored:upload": "ingest",
-        "crosswatch.stages.ingest:_summarise": "ingest",
-        "crosswatch.stages.refine:_summarise": "refine",
-        "crosswatch.stages.train:_write": "train",
-        "crosswatch.stages.evaluate:evaluate": "evaluate",
-        "crosswatch.stages.register:register": "register",
-    }
-    for call, stage in phases.items():
+    """From a bucket into a bucket, on two machines, killed in every phase, from a revision."""
+    store = bucket / "one"
+    plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(store))
+    ended = plant.run()
+    assert ended.returncode == 0, ended.stderr
+    assert facts(ended)["outcome"] == "promoted"
+    assert Path(facts(ended)["paths"]["checkpoint"]).is_dir()
+    folders = travelled(plant.workspace)
+    assert len(folders) == 5  # ingest, refine, train, evaluate, register
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {artifacts.MANIFEST, STORED}
+    undisturbed, known = digests(store), keys(store, "batches/")
+    assert len(undisturbed) == 5  # a batch, the set, labels, checkpoint, evaluation
+
+    _is_already_done_elsewhere(tmp_path, arrivals, store)
+    _ends_alike_though_killed(tmp_path, arrivals, bucket / "two", undisturbed)
+    assert keys(bucket / "two", "batches/") == known
+    _adds_a_revision_s_deliveries_to_what_is_known(tmp_path, archived, store)
+
+
+def _is_already_done_elsewhere(tmp_path: Path, arrivals: Bucket, store: Bucket) -> None:
+    """The claim is shared by all machines."""
+    ended = Plant(tmp_path / "elsewhere-too", arrivals=arrivals, store=str(store)).run()
+    assert facts(ended)["outcome"] == "already done"
+    assert len(keys(store, "claims/")) == 1
+
+
+def _ends_alike_though_killed(
+    tmp_path: Path, arrivals: Bucket, store: Bucket, undisturbed: dict[str, str]
+) -> None:
+    plant = Plant(tmp_path / "killed", arrivals=arrivals, store=str(store))
+    for call, stage in PHASES.items():
         ended = plant.run(die_in=call)
         assert ended.returncode == 1
         assert f"{stage} ended without a word (killed?)" in ended.stderr
     ended = plant.run()
     assert ended.returncode == 0, ended.stderr
     assert facts(ended)["version"] == "1", "killed runs registered nothing"
-    assert digests(bucket / "two") == digests(bucket / "one")
-    assert keys(bucket / "two", "batches/") == keys(bucket / "one", "batches/")
+    assert digests(store) == undisturbed
     assert not plant.half_written()
+
+
+def _adds_a_revision_s_deliveries_to_what_is_known(
+    tmp_path: Path, archived: World, store: Bucket
+) -> None:
+    """A machine that has seen nothing takes the first batch from the store, the next from v2."""
+    folder = deliver_with_events(tmp_path / "arrivals", "batch-2", seed=3).parent
+    archived.commit(tag="v2", source=folder)
+    revision = archived.resolve("v2")
+    write_revision(revision, tmp_path / "v2.json")
+    shutil.rmtree(archived.clone)
+    plant = Plant(tmp_path / "revision", store=str(store))
+    ended = plant.run("--data-revision", str(tmp_path / "v2.json"))
+    assert ended.returncode == 3, ended.stderr
+    assert sorted(facts(ended)["batches"]) == ["batch-1", "batch-2"]
+    assert set(facts(ended)["quarantined"]) == {"batch-a", "batch-b"}  # bytes, no batches
+    assert facts(ended)["evaluation_set"]["version"] == 2
+    newest = plant.registry.client.get_model_version(MODEL, facts(ended)["version"])
+    assert newest.tags["data_revision"] == f"v2@{revision.digest}"

@@ -26,7 +26,7 @@ from crosswatch.models.fmformer import Scores
 from crosswatch.training import augment, checkpoint, distributed, learner
 from crosswatch.training.loop import Example
 from crosswatch.training.losses import joint_loss
-from crosswatch.training.optim import OptimConfig
+from crosswatch.training.settings import OptimConfig
 
 
 def resolved(*settings: str) -> experiment.Experiment:

@@ -330,8 +330,7 @@ def _lists_files(files: Any) -> bool:
 
 def _describe(draft: Draft, *, kind: str, config: Mapping[str, Any]) -> Manifest:
     files = {
-        name: draft.verified.get(name)
-        or {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        name: draft.verified.get(name) or {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(draft.path.rglob("*"))
         if path.is_file()
         for name in [path.relative_to(draft.path).as_posix()]

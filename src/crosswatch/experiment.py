@@ -21,7 +21,7 @@ from crosswatch.records import InputShape
 from crosswatch.synthetic.plant import SimulateConfig
 from crosswatch.tracking.lineage import LineageConfig
 from crosswatch.tracking.promotion import RegisterConfig
-from crosswatch.training.learner import TrainConfig
+from crosswatch.training.settings import TrainConfig
 
 DEFAULT_RECIPE = "fmformer-furnace"
 

@@ -1,11 +1,12 @@
 """Headline numbers with intervals over independent units, and paired comparisons."""
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from crosswatch.errors import UserError
 from crosswatch.evaluation.bootstrap import (
@@ -15,8 +16,12 @@ from crosswatch.evaluation.bootstrap import (
     paired_difference,
 )
 from crosswatch.evaluation.classification import classification_statistics
-from crosswatch.evaluation.scoring import Predictions
 from crosswatch.evaluation.segmentation import segmentation_statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crosswatch.evaluation.scoring import Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,8 @@ def compare(
 
 def shared(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
     """Both restricted to the instants that both have, in one order."""
+    import pandas as pd
+
     keys = [
         pd.MultiIndex.from_arrays([each.rows["batch"], each.rows["end_s"].round(4)])
         for each in (first, second)

@@ -19,8 +19,9 @@ from crosswatch.models import ModelConfig
 from crosswatch.models.detector import DetectorFacts, save_detector, statistics_of
 from crosswatch.records import InputShape, TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
-from crosswatch.training.learner import Job, TrainConfig
+from crosswatch.training.learner import Job
 from crosswatch.training.plots import plot_curves
+from crosswatch.training.settings import TrainConfig
 
 CHECKPOINT = "checkpoint"
 

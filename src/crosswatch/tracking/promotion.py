@@ -1,17 +1,21 @@
 """The gate: whether a candidate replaces the champion, as a value with reasons."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crosswatch.evaluation.bootstrap import Interval
 from crosswatch.evaluation.measure import EvaluateConfig, compare
-from crosswatch.evaluation.scoring import Predictions
 
 GATE = "gate"  # the tag of a version that holds its gate
 
 Primary = Literal["f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "miou"]
+
+if TYPE_CHECKING:
+    from crosswatch.evaluation.scoring import Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,33 +5,20 @@ import dataclasses
 import numpy as np
 import torch
 
-from crosswatch.errors import UserError
 from crosswatch.training.loop import Example
+from crosswatch.training.settings import AugmentConfig
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    flip_probability: float = 0.5  # left to right, every frame and the mask
-    shift_px: int = 0  # up to so far in each direction; borders are repeated
-    signal_drop_probability: float = 0.0  # the signal at its mean: the video has to do alone
-
-    def __post_init__(self) -> None:
-        for name in ("flip_probability", "signal_drop_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}; allowed 0 to 1")
-        if self.shift_px < 0:
-            raise UserError(f"shift_px is {self.shift_px}; allowed 0 and above")
-
-    def apply(self, example: Example, random: np.random.Generator) -> Example:
-        """Change each window of the mini-batch independently."""
-        count = len(example.class_B)
-        which_B = torch.from_numpy(random.random(count) < self.flip_probability)
-        example = flipped(example, which_B)
-        if self.shift_px:
-            by_B2 = random.integers(-self.shift_px, self.shift_px + 1, (count, 2))
-            example = shifted(example, torch.from_numpy(by_B2))
-        drop_B = torch.from_numpy(random.random(count) < self.signal_drop_probability)
-        return without_signal(example, drop_B)
+def augmented(example: Example, config: AugmentConfig, random: np.random.Generator) -> Example:
+    """Change each window of the mini-batch independently."""
+    count = len(example.class_B)
+    which_B = torch.from_numpy(random.random(count) < config.flip_probability)
+    example = flipped(example, which_B)
+    if config.shift_px:
+        by_B2 = random.integers(-config.shift_px, config.shift_px + 1, (count, 2))
+        example = shifted(example, torch.from_numpy(by_B2))
+    drop_B = torch.from_numpy(random.random(count) < config.signal_drop_probability)
+    return without_signal(example, drop_B)
 
 
 def flipped(example: Example, which_B: torch.Tensor) -> Example:

@@ -12,6 +12,7 @@ from crosswatch import progress
 from crosswatch.errors import UserError
 from crosswatch.training import checkpoint
 from crosswatch.training.learner import Alone, Job, Rank, fit
+from crosswatch.training.optim import build_optimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def train_distributed(job: Job) -> Fitted:
     newest = checkpoint.newest(job.checkpoints)
     assert newest is not None, "training ended without a checkpoint"
     module = job.facts.build()
-    reached, best = checkpoint.load(newest, module, job.train.optim.build(module))
+    reached, best = checkpoint.load(newest, module, build_optimizer(job.train.optim, module))
     return Fitted(weights=best, reached=reached, workers=workers)
 
 

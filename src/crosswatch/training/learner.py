@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,45 +15,17 @@ from crosswatch import progress
 from crosswatch.annotation.labels import BatchLabels, open_labels
 from crosswatch.data.batches import open_set
 from crosswatch.data.gather import WindowSet, windows_of
-from crosswatch.errors import UserError
 from crosswatch.evaluation.classification import classification_metrics
 from crosswatch.models.detector import DetectorFacts
 from crosswatch.records import Block
 from crosswatch.training import checkpoint
-from crosswatch.training.augment import AugmentConfig
+from crosswatch.training.augment import augmented
 from crosswatch.training.loop import Example, Step, predict, train_epoch
 from crosswatch.training.losses import joint_loss
-from crosswatch.training.optim import OptimConfig
+from crosswatch.training.optim import build_optimizer
+from crosswatch.training.settings import TrainConfig
 
 Rows = npt.NDArray[np.int64]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    epochs: int = 6
-    batch_size: int = 16  # over all workers
-    alpha: float = 1.0  # weight of the class loss beside the pixel loss
-    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    select: Literal["best", "last"] = "best"
-    metric: Literal["f1", "accuracy", "balanced_accuracy", "macro_f1"] = "f1"  # on validation
-    workers: int | None = None  # None: one a GPU, or two on a machine without; 0: in process
-    threads: int | None = None  # of each worker; None: the cores, shared out
-    max_failures: int = 2  # restarts of lost workers
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("max_failures", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; allowed {least} and above")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads is {self.threads}; allowed 1 and above")
-        if self.workers is not None and not 0 <= self.workers <= self.batch_size:
-            raise UserError(
-                f"workers is {self.workers}; allowed 0 (in process) to batch_size, "
-                f"{self.batch_size}, because each mini-batch is shared out among them"
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +140,7 @@ class Learner:
         self.bare = job.facts.build()
         self.module = group.prepare(self.bare)
         self.device = next(self.bare.parameters()).device
-        self.optimizer = job.train.optim.build(self.bare)
+        self.optimizer = build_optimizer(job.train.optim, self.bare)
         self.reached = checkpoint.Progress()
         self.best: checkpoint.Weights = {}
         self.steps = job.train.epochs * len(self._chunks(0))
@@ -258,7 +230,7 @@ class Learner:
             mine = chunk[self.rank.number :: self.rank.world]
             # Gradients are averaged over workers; a larger share has to weigh more.
             example = self.training.example(mine, len(mine) * self.rank.world / len(chunk))
-            yield self.job.train.augment.apply(example, random).to(self.device)
+            yield augmented(example, self.job.train.augment, random).to(self.device)
 
     def _stepped(self) -> None:
         self.reached.step += 1

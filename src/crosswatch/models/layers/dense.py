@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-DECODER_FEATURES = (128, 64, 32)
+from crosswatch.models.settings import DECODER_FEATURES, PIXEL_HEAD_SCALE
 
 
 class PixelUnit(nn.Module):
@@ -49,7 +49,7 @@ class MergeTimes(nn.Module):
 class PixelHead(nn.Module):
     """y = conv1x1(U(deconv(U(deconv(U(deconv(I_v + U(deconv(I_vd)))))))))."""
 
-    scale = 2 ** len(DECODER_FEATURES)
+    scale = PIXEL_HEAD_SCALE
 
     def __init__(self, *, width: int, times: int, classes: int, dilated: bool) -> None:
         super().__init__()

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from crosswatch.models.settings import DILATION
+
 COLOURS = 3
-DILATION = 2
 
 
 def cut_patches(video_BTHWC: Tensor, frames: int, px: int) -> Tensor:

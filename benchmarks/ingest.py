@@ -38,11 +38,11 @@ from typing import Any
 import av
 import numpy as np
 
-from crosswatch.data import video
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
 from crosswatch.data.sync import evidence
 from crosswatch.data.sync.estimate import SyncConfig
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video import decode as video
+from crosswatch.data.video.decode import RawVideo
 
 RATE_HZ = 25
 FRAME_PX = 96

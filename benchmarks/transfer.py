@@ -31,7 +31,7 @@ from pathlib import Path
 import psutil
 
 from crosswatch import artifacts
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import Store

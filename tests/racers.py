@@ -8,7 +8,7 @@ import os
 import sys
 
 from crosswatch.data.ledger.ledger import Ledger
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
 

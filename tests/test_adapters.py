@@ -22,7 +22,7 @@ from crosswatch.data.adapters.itsc import CLASSES, ItscAdapter
 from crosswatch.data.batches import open_batch
 from crosswatch.data.ingestion import IngestConfig, RawBatch, write_batch
 from crosswatch.data.sync.estimate import SyncConfig
-from crosswatch.data.video import plan_frames
+from crosswatch.data.video.decode import plan_frames
 from crosswatch.errors import BadBatchError, UserError
 
 GIVEN = SyncConfig(estimate="given", camera_lag_s=0.7)

@@ -11,7 +11,7 @@ from test_index import clip, index
 
 from crosswatch.data.deliveries import Deliveries, open_deliveries, reopen_deliveries
 from crosswatch.data.ingestion import IngestConfig
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket, Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.versions import revision as revisions

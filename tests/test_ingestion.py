@@ -19,7 +19,7 @@ from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.signals import RawSignal, repair
 from crosswatch.data.sync.estimate import SyncConfig
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video.decode import RawVideo
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event
 

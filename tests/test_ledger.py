@@ -30,7 +30,8 @@ from crosswatch.data.ledger import renewal as renewal_module
 from crosswatch.data.ledger.claims import Claim, Entry, Owner, Past, decode, encode
 from crosswatch.data.ledger.ledger import Ledger, LedgerConfig
 from crosswatch.data.ledger.renewal import Renewal, renewing
-from crosswatch.data.store.objects import Objects, open_objects
+from crosswatch.data.store.objects import Objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket, Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import ResourceError, UserError

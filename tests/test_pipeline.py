@@ -14,7 +14,7 @@ from made import deliver_with_events
 from plants import MODEL, Plant, facts
 
 from crosswatch.data.ledger.ledger import Ledger
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.tracking.history import History
 

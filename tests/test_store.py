@@ -14,7 +14,8 @@ import pytest
 
 from crosswatch import artifacts
 from crosswatch.data.store import s3
-from crosswatch.data.store.objects import Objects, object_key, open_objects
+from crosswatch.data.store.objects import Objects, object_key
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import Store, mirror

@@ -9,7 +9,7 @@ from plants import MODEL, Plant, facts
 from registries import World
 
 from crosswatch import artifacts
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import Store

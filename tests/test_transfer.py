@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from crosswatch.data.store.landing import CorruptError
 from crosswatch.data.store.names import check_paths
-from crosswatch.data.store.objects import Objects, open_objects
+from crosswatch.data.store.objects import Objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket
 from crosswatch.data.store.settings import MIB, TransferConfig
 from crosswatch.data.store.transfer import Outgoing, Wanted, download, upload
@@ -166,7 +167,7 @@ def test_a_disturbed_upload_ends_with_the_same_bytes(
 CHILD = """
 import json, sys
 from pathlib import Path
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.transfer import Outgoing, Wanted, download, upload

@@ -14,12 +14,12 @@ from av.video.reformatter import Interpolation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswatch.data import video
-from crosswatch.data.container import read_contents
-from crosswatch.data.masks import UNKNOWN, write_masks
-from crosswatch.data.shrink import Shrinker
 from crosswatch.data.sync.evidence import Brightness
-from crosswatch.data.video import Decoded, Plan, RawVideo
+from crosswatch.data.video import decode as video
+from crosswatch.data.video.container import read_contents
+from crosswatch.data.video.decode import Decoded, Plan, RawVideo
+from crosswatch.data.video.masks import UNKNOWN, write_masks
+from crosswatch.data.video.shrink import Shrinker
 from crosswatch.errors import BadBatchError
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "data" / "decode_assets"

@@ -3,6 +3,7 @@
 import errno
 from typing import Any
 
+ADVICE = "Deliver the batch again."
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk without room
 
 

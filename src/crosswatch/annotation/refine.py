@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.masks import UNKNOWN as UNKNOWN  # also: a pixel of an event without a box
+from crosswatch.data.video.masks import (
+    UNKNOWN as UNKNOWN,  # also: a pixel of an event without a box
+)
 from crosswatch.errors import UserError
 
 SIGMA = 25.5  # grey levels; OpenCV 5.0 takes any other value and uses this one all the same

@@ -11,7 +11,8 @@ from crosswatch.data.adapters import Adapter, Arrival, Found, RawBatch, open_ada
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.store.landing import CorruptError
 from crosswatch.data.store.names import check_paths
-from crosswatch.data.store.objects import ObjectInfo, open_objects
+from crosswatch.data.store.objects import ObjectInfo
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket, Place, parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import mirror

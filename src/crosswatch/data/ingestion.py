@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch import artifacts
-from crosswatch.data import signals, video
+from crosswatch.data import signals
 from crosswatch.data.audio.decode import decode_audio
 from crosswatch.data.labels import Picture, check_classes, place_events, place_keyframes
 from crosswatch.data.layouts import DonkeycarConfig, FmfConfig, IndexConfig
-from crosswatch.data.masks import write_masks
 from crosswatch.data.placing import Placed, Streams, place
 from crosswatch.data.raw import RawBatch as RawBatch
 from crosswatch.data.spans import common_span
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.sync.evidence import VIDEO_FEATURES
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video import decode as video
+from crosswatch.data.video.decode import RawVideo
+from crosswatch.data.video.masks import write_masks
 from crosswatch.errors import UserError
 from crosswatch.records import Keyframe
 

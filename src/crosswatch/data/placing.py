@@ -19,7 +19,7 @@ from crosswatch.data.sync.evidence import signal_series
 from crosswatch.data.sync.lag import SILENT_S
 from crosswatch.data.sync.plot import draw_alignment
 from crosswatch.data.sync.report import StreamFacts, check_coverage, described
-from crosswatch.data.video import Decoded, Plan
+from crosswatch.data.video.decode import Decoded, Plan
 from crosswatch.errors import BadBatchError
 
 

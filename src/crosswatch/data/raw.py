@@ -5,7 +5,7 @@ import dataclasses
 from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.signals import RawSignal
 from crosswatch.data.spans import Spans
-from crosswatch.data.video import Pictures, RawVideo
+from crosswatch.data.video.decode import Pictures, RawVideo
 from crosswatch.records import Block, Event, Keyframe
 
 

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.tables import ADVICE as ADVICE
 from crosswatch.data.tables import FIRST_ROW as FIRST_ROW
 from crosswatch.data.times import unfold
-from crosswatch.errors import BadBatchError
+from crosswatch.errors import ADVICE, BadBatchError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

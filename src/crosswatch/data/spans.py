@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.data import signals
-from crosswatch.errors import BadBatchError
+from crosswatch.errors import ADVICE, BadBatchError
 
 Spans = tuple[tuple[float, float], ...]
 FloatArray = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def segments(times: Sequence[FloatArray], max_gap_s: float) -> Spans:
     if not spans:
         raise BadBatchError(
             f"the streams never speak together for longer than their gaps of over {max_gap_s:g} s. "
-            f"{signals.ADVICE}"
+            f"{ADVICE}"
         )
     return tuple(spans)
 

@@ -2,12 +2,11 @@
 
 import re
 
-from crosswatch.errors import BadBatchError
+from crosswatch.errors import ADVICE, BadBatchError
 
 SUMS = "SHA256SUMS"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SUM_PATTERN = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-ADVICE = "Deliver the batch again."
 
 
 def read_sums(data: bytes) -> dict[str, str]:

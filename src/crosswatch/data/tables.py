@@ -9,14 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.errors import BadBatchError
+from crosswatch.errors import ADVICE, BadBatchError
 
 Kind = Literal["number", "whole", "civil", "utc"]
 """What a column holds: floats (empty is NaN), integers, dates without and with a zone."""
 EMPTY = ("", "nan", "NaN", "NA", "null")
 TIME_COLUMN = "time_s"
 FIRST_ROW = 2  # row 1 of a CSV file is its header
-ADVICE = "Deliver the batch again."
 DATE = re.compile(
     r"(?:19[7-9]|20\d)\d-\d\d-\d\d(?P<mark>[ T])\d\d:\d\d:\d\d(?:[.]\d{1,9})?"
     r"(?P<zone>Z|[+-]\d\d:\d\d)?",

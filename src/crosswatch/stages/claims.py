@@ -13,7 +13,7 @@ from crosswatch import artifacts, config, progress
 from crosswatch.data.ledger.claims import Claim, Entry
 from crosswatch.data.ledger.ledger import Ledger, LedgerConfig
 from crosswatch.data.ledger.renewal import renewing
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import ResourceError, UserError

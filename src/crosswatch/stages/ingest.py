@@ -21,10 +21,10 @@ from crosswatch.data.deliveries import (
 from crosswatch.data.ingestion import IngestConfig, write_batch
 from crosswatch.data.library import BATCH, SOURCE, Known, Library, number_evaluation_set
 from crosswatch.data.splits import SplitConfig
-from crosswatch.data.store.objects import Objects, open_objects
+from crosswatch.data.store.objects import Objects
+from crosswatch.data.store.opening import open_objects, open_store
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.store.stored import open_store
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig, check_windows
 from crosswatch.errors import BadBatchError, UserError

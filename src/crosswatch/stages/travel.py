@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from crosswatch import artifacts
+from crosswatch.data.store.opening import open_store
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.data.store.stored import open_store
 
 STORED = "stored.json"
 

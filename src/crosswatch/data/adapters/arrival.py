@@ -14,9 +14,8 @@ from crosswatch.data.adapters.declared import DESCRIPTION
 from crosswatch.data.adapters.streams import read_audio, read_signal, read_video
 from crosswatch.data.ingestion import RawBatch
 from crosswatch.data.sums import ID_PATTERN, SUMS, read_sums
-from crosswatch.data.tables import ADVICE
 from crosswatch.data.times.unfold import MAX_REORDERED_SHARE
-from crosswatch.errors import BadBatchError, UserError
+from crosswatch.errors import ADVICE, BadBatchError, UserError
 
 HASHERS = 4  # hashing leaves the interpreter to others
 RESERVED = ("set.json", "manifest.json", "scores.json", "quarantine")  # stand beside batches

@@ -20,7 +20,7 @@ from crosswatch.data.adapters.finding import batch_id, found_of
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.signals import RawSignal
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video.decode import RawVideo
 from crosswatch.errors import BadBatchError, UserError
 
 MANIFEST, IMAGES = "manifest.json", "images"

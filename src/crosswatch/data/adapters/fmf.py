@@ -24,7 +24,7 @@ from crosswatch.data.adapters.matlab import ADVICE, Stack
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.signals import RawSignal
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video.decode import RawVideo
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Block, Event
 

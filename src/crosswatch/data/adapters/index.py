@@ -16,13 +16,13 @@ import numpy.typing as npt
 from crosswatch.artifacts import digest_of, sha256_of
 from crosswatch.data.adapters.arrival import Arrival, Found, safe_path
 from crosswatch.data.adapters.finding import batch_id, found_of, short_hash
-from crosswatch.data.container import ADVICE, Contents, read_contents, read_pictures
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.layouts import IndexConfig
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.signals import FIRST_ROW
-from crosswatch.data.video import RawVideo
-from crosswatch.errors import BadBatchError, UserError
+from crosswatch.data.video.container import Contents, read_contents, read_pictures
+from crosswatch.data.video.decode import RawVideo
+from crosswatch.errors import ADVICE, BadBatchError, UserError
 from crosswatch.records import Event
 
 INDEX = "index.csv"

@@ -9,7 +9,7 @@ from crosswatch.data.adapters.arrival import Arrival, Found
 from crosswatch.data.adapters.finding import batch_id, found_of
 from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.raw import RawBatch
-from crosswatch.data.video import RawVideo
+from crosswatch.data.video.decode import RawVideo
 from crosswatch.errors import BadBatchError, UserError
 
 SUFFIXES = (

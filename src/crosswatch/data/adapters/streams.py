@@ -15,11 +15,11 @@ from crosswatch.data.adapters.declared import (
 )
 from crosswatch.data.audio.decode import RawAudio
 from crosswatch.data.signals import RawSignal
-from crosswatch.data.tables import ADVICE, FIRST_ROW, read_table
+from crosswatch.data.tables import FIRST_ROW, read_table
 from crosswatch.data.times.stamps import read_stamps, rising_edges
 from crosswatch.data.times.unfold import Stamps
-from crosswatch.data.video import RawVideo
-from crosswatch.errors import BadBatchError
+from crosswatch.data.video.decode import RawVideo
+from crosswatch.errors import ADVICE, BadBatchError
 
 Table = Mapping[str, npt.NDArray[Any]]
 Files = Mapping[str, Path]  # by the name that batch.json gives them

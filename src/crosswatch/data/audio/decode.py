@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from crosswatch.data.audio.loudness import FLOOR_DB, LoudnessMeter
 from crosswatch.data.audio.source import (
-    ADVICE,
     JOIN_S,
     AudioSource,
     RawAudio,
@@ -22,7 +21,7 @@ from crosswatch.data.audio.source import (
     truncated,
 )
 from crosswatch.data.frames import RowWriter
-from crosswatch.errors import BadBatchError
+from crosswatch.errors import ADVICE, BadBatchError
 
 __all__ = ["DecodedAudio", "RawAudio", "decode_audio"]
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.errors import BadBatchError
+from crosswatch.data.media import open_media, reason
+from crosswatch.errors import ADVICE, BadBatchError
 
-ADVICE = "Deliver the batch again."
 LEAST_HZ = 2_000  # a slower recording hears the hum alone, and a forged one would fill the disk
 RATE_TOLERANCE_SHARE = 0.01
 JOIN_S = 0.005  # stamps of some containers are rounded to milliseconds
@@ -40,7 +40,7 @@ class AudioSource:
     def __init__(self, raw: RawAudio) -> None:
         self.name = raw.path.name
         self._declared_hz = raw.rate_hz
-        self._container = _open(raw.path)
+        self._container = open_media(raw.path, "audio")
         self._stream = self._container.streams.audio[0]
         self.rate_hz = int(self._stream.codec_context.sample_rate or 0)
         self.packets = 0
@@ -150,7 +150,7 @@ class _Run:
             kind = "{} Hz, {}, {}".format(*self._kind)
             raise BadBatchError(
                 f"{self._name}: its sound ({kind}) cannot be mixed to one channel: "
-                f"{_reason(error)}. Deliver it as mono WAV."
+                f"{reason(error)}. Deliver it as mono WAV."
             ) from error
         for piece in pieces:
             samples = piece.to_ndarray()[0]
@@ -160,24 +160,6 @@ class _Run:
 
 def _kind(frame: Any) -> tuple[int, str, str]:
     return frame.sample_rate, frame.format.name, frame.layout.name
-
-
-def _open(path: Path) -> Any:
-    import av
-
-    if path.stat().st_size == 0:
-        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise BadBatchError(
-            f"{path.name}: cannot be opened as sound: {_reason(error)}. The file is truncated or "
-            f"no sound ({path.stat().st_size} bytes). {ADVICE}"
-        ) from error
-    if not container.streams.audio:
-        container.close()
-        raise BadBatchError(f"{path.name}: holds no audio stream. {ADVICE}")
-    return container
 
 
 def check_riff(path: Path, *, max_bad_share: float) -> None:
@@ -238,7 +220,3 @@ def _check_order(name: str, end_s: float, begins_s: float) -> None:
             f"{name}: time runs backwards: {end_s:.3f} s, then {begins_s:.3f} s; {OVERLAP_S:g} s "
             "are allowed. Split the delivery where the recorder was reset."
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

@@ -7,11 +7,7 @@ writes that exactly one of many writers wins. Large ones move in `transfer`.
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Protocol
-
-from crosswatch.data.store.place import Place
-from crosswatch.data.store.settings import TransferConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,14 +137,3 @@ class Objects(Protocol):
 def object_key(sha256: str) -> str:
     """Where a store keeps the bytes of a hash."""
     return f"objects/{sha256[:2]}/{sha256}"
-
-
-def open_objects(place: Place, config: TransferConfig) -> Objects:
-    """The objects below a place; nothing is asked of a server yet."""
-    if isinstance(place, Path):
-        from crosswatch.data.store.folder import FolderObjects
-
-        return FolderObjects(place)
-    from crosswatch.data.store.s3 import S3Objects
-
-    return S3Objects(place, config)

@@ -19,8 +19,7 @@ from crosswatch.data.store.disk import disk_faults
 from crosswatch.data.store.inspection import inspect
 from crosswatch.data.store.landing import Wanted
 from crosswatch.data.store.names import check_paths
-from crosswatch.data.store.objects import ObjectInfo, Objects, object_key, open_objects
-from crosswatch.data.store.place import Place
+from crosswatch.data.store.objects import ObjectInfo, Objects, object_key
 from crosswatch.data.store.sending import Outgoing
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.transfer import Meter, download, locked_folder, upload
@@ -121,11 +120,6 @@ class Store:
         download(self.objects, wanted, folder, config=self.config, meter=meter)
         for name, entry in files.items():
             _link(folder / first[entry["sha256"]], folder / name)
-
-
-def open_store(place: Place, config: TransferConfig) -> Store:
-    """The artifacts in a place; nothing is asked of a server yet."""
-    return Store(open_objects(place, config), config)
 
 
 def mirror(

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.tables import ADVICE, FIRST_ROW, TIME_COLUMN, Kind
+from crosswatch.data.tables import FIRST_ROW, TIME_COLUMN, Kind
 from crosswatch.data.times import civil
 from crosswatch.data.times.unfold import MAX_REORDERED_SHARE, Stamps, check_known, late_s, unfold
-from crosswatch.errors import BadBatchError, UserError
+from crosswatch.errors import ADVICE, BadBatchError, UserError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

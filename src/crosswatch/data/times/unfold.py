@@ -15,8 +15,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.tables import ADVICE, FIRST_ROW, TIME_COLUMN
-from crosswatch.errors import BadBatchError
+from crosswatch.data.tables import FIRST_ROW, TIME_COLUMN
+from crosswatch.errors import ADVICE, BadBatchError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -56,7 +56,7 @@ class Registry:
 
     def open_remote(self, config: TransferConfig) -> Objects:
         """The DVC remote's objects, with the settings that DVC itself would use."""
-        from crosswatch.data.store.objects import open_objects
+        from crosswatch.data.store.opening import open_objects
 
         wanted = {
             variable: str(value)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crosswatch.data.store.landing import Wanted
-from crosswatch.data.store.objects import open_objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import Bucket, Place, parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.transfer import Meter, download

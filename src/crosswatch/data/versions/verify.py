@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crosswatch.data.store.landing import Wanted
-from crosswatch.data.store.objects import ObjectInfo, Objects, open_objects
+from crosswatch.data.store.objects import ObjectInfo, Objects
+from crosswatch.data.store.opening import open_objects
 from crosswatch.data.store.place import parse_place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.transfer import download

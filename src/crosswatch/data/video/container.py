@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.errors import BadBatchError
+from crosswatch.data.media import open_media
+from crosswatch.errors import ADVICE, BadBatchError
 
-ADVICE = "Deliver the batch again."
 RESET_S = 0.25
 """Decoding times only rise; where they fall by more, another recording was joined on."""
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
@@ -116,22 +116,8 @@ def open_video(path: Path) -> Any:
     Raises:
         BadBatchError: FFmpeg cannot open it, or finds no video in it.
     """
-    import av
-
     _give_memory_back()
-    if path.stat().st_size == 0:
-        raise BadBatchError(f"{path.name}: is empty (0 bytes). {ADVICE}")
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise BadBatchError(
-            f"{path.name}: cannot be opened as a video: {_reason(error)}. The file is truncated or "
-            f"no video ({path.stat().st_size} bytes). {ADVICE}"
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise BadBatchError(f"{path.name}: holds no video stream. {ADVICE}")
-    return container
+    return open_media(path, "video")
 
 
 def _give_memory_back() -> None:
@@ -207,7 +193,3 @@ def _position(
     while at < seen.size and seen[at] and contents.pts[at] == stamp:
         at += 1
     return at if at < seen.size and contents.pts[at] == stamp else None
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.data.frames import Rows
-from crosswatch.data.video import Pictures, Plan
+from crosswatch.data.video.decode import Pictures, Plan
 from crosswatch.errors import BadBatchError
 
 UNKNOWN = 255

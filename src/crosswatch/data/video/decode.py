@@ -9,11 +9,11 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.container import ADVICE, Contents, read_contents, read_pictures
 from crosswatch.data.frames import Rows
-from crosswatch.data.shrink import Array, Shrinker
 from crosswatch.data.sync.evidence import VideoFeature
-from crosswatch.errors import BadBatchError
+from crosswatch.data.video.container import Contents, read_contents, read_pictures
+from crosswatch.data.video.shrink import Array, Shrinker
+from crosswatch.errors import ADVICE, BadBatchError
 
 Progress = Callable[[int, int], None]
 

@@ -1,0 +1,1 @@
+"""Pictures: from any file to small frames on disk, in order of time."""

@@ -126,8 +126,8 @@ class _InFolder:
 
 
 @dataclasses.dataclass(frozen=True)
-class _InBucket:
-    """The arrival layout: what is there and whole is told by each SHA256SUMS alone."""
+class _BelowPrefix:
+    """Deliveries in a bucket, and where they are brought to."""
 
     source: Bucket
     adapter: Adapter
@@ -137,6 +137,10 @@ class _InBucket:
     @property
     def name(self) -> str:
         return str(self.source)
+
+
+class _InBucket(_BelowPrefix):
+    """The arrival layout: what is there and whole is told by each SHA256SUMS alone."""
 
     def find(self) -> Found:
         batches: dict[str, set[str]] = {}
@@ -199,18 +203,8 @@ class _InBucket:
             raise BadBatchError(str(error)) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Mirrored:
+class _Mirrored(_BelowPrefix):
     """Any other layout: everything below the prefix is brought here before it is looked at."""
-
-    source: Bucket
-    adapter: Adapter
-    fetched: Path
-    transfer: TransferConfig
-
-    @property
-    def name(self) -> str:
-        return str(self.source)
 
     def find(self) -> Found:
         objects = open_objects(self.source, self.transfer)

@@ -2,8 +2,10 @@
 
 from kfp import dsl
 
+from components.caption.component import caption
 from components.claim.component import claim
 from components.evaluate.component import evaluate
+from components.extract.component import extract
 from components.ingest.component import ingest
 from components.refine.component import refine
 from components.register.component import register
@@ -73,6 +75,23 @@ def retrain(
                 batches=data.output,
             )
             labels.set_caching_options(False)
+            captions = caption(
+                settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
+                batches=data.output,
+            )
+            captions.set_caching_options(False)
+            features = extract(
+                settings=settings,
+                workspace=workspace,
+                run_id=run_id,
+                store=store,
+                batches=data.output,
+                captions=captions.output,
+            )
+            features.set_caching_options(False)
             checkpoint = train(
                 settings=settings,
                 workspace=workspace,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from crosswatch.data.audio.decode import LOUD, DecodedAudio, RawAudio, decode_audio
 from crosswatch.data.audio.loudness import BANDS, HOP_S, LoudnessMeter, edges_hz
+from crosswatch.data.audio.source import AudioClip
 from crosswatch.errors import BadBatchError
 
 RATE_HZ = 16_000
@@ -305,6 +306,12 @@ def tiny_rate(path: Path) -> Path:
     return write_wav(path, noise(1.0), 100)
 
 
+def unknown_codec(path: Path) -> Path:
+    whole = mux(path, "aac", [(0.0, noise(1.0))], film_s=1.0).read_bytes()
+    path.write_bytes(whole.replace(b"A_AAC", b"A_XYZ"))
+    return path
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "empty": ("a.wav", lambda path: (path.write_bytes(b""), path)[1], r"is empty \(0 bytes\)"),
     "noise of bytes": (
@@ -341,6 +348,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda path: mux(path, "pcm_s16le", [(0.0, noise(1.0)), (9_000.0, noise(1.0))]),
         r"holes of 8999 s in 1\.0 s of sound; 600 s",
     ),
+    "an unknown codec": ("a.mkv", unknown_codec, r"its sound is of no known codec"),
     "a sample now and then": ("a.wav", tiny_rate, r"sampled at 100 Hz; at least 2000 Hz"),
 }
 
@@ -387,6 +395,86 @@ def test_a_damaged_stretch_keeps_what_follows_at_its_time(tmp_path: Path) -> Non
     path.write_bytes(whole)
     with pytest.raises(BadBatchError, match=r"damaged: 16\.\d+ of the 20\.00 s"):
         decoded(path, max_bad_share=0.05)
+
+
+def one_of(clips: list[AudioClip], folder: Path) -> tuple[DecodedAudio, np.ndarray]:
+    return decoded(folder / "index.csv", clips=tuple(clips))
+
+
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.integers(1, 4_000),  # samples that the clip's sound has
+            st.integers(1, 4_000),  # and that its span has room for
+            st.integers(-2_000, 2_000),  # from the span's beginning to the sound's
+            st.integers(0, 3_000),  # until the next span begins
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_clips_sound_where_they_stand_and_nowhere_else(
+    drawn: list[tuple[int, int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    true = np.zeros(sum(room + apart for _, room, _, apart in drawn), np.int16)
+    heard = np.zeros(true.size, bool)
+    clips, first = [], 0
+    for number, (count, room, late, apart) in enumerate(drawn):
+        sound = rng.integers(-20_000, 20_000, count) / 32_767
+        path = write_wav(folder / f"{number}.wav", sound)
+        span = np.arange(first, first + room)
+        inside = (span >= first + late) & (span < first + late + count)
+        true[span[inside]] = np.rint(sound[span[inside] - first - late] * 32_767)
+        heard[span[inside]] = True
+        times_s = [at / RATE_HZ for at in (first + late, first, first + room)]
+        clips.append(AudioClip(path=path, start_s=times_s[0], span_s=(times_s[1], times_s[2])))
+        first += room + apart
+    if not heard.any():
+        with pytest.raises(BadBatchError, match=r"^index\.csv: holds no sound"):
+            one_of(clips, folder)
+        return
+    found, samples = one_of(clips, folder)
+    begins, *_, ends = (*np.flatnonzero(heard), np.flatnonzero(heard)[-1])
+    assert found.start_s * RATE_HZ == pytest.approx(begins)
+    np.testing.assert_array_equal(samples, true[begins : ends + 1])
+    for start_s, stop_s in found.holes:
+        assert not heard[round(start_s * RATE_HZ) : round(stop_s * RATE_HZ)].any()
+    missing = sum(stop_s - start_s for start_s, stop_s in found.holes) * RATE_HZ
+    told_nothing = (~heard[begins : ends + 1]).sum() - missing  # holes too short to be told
+    assert -1e-3 < told_nothing <= len(drawn) * 0.005 * RATE_HZ
+
+
+def test_any_number_of_clips_may_be_silent(tmp_path: Path) -> None:
+    """A file with such a hole is refused."""
+    path = write_wav(tmp_path / "a.wav", noise(1.0))
+    spans_s = ((0.0, 1.0), (1_300.0, 1_301.0))
+    found, samples = one_of(
+        [AudioClip(path=path, start_s=span[0], span_s=span) for span in spans_s], tmp_path
+    )
+    assert (samples.size, found.holes) == (1_301 * RATE_HZ, ((1.0, 1_300.0),))
+
+
+def test_what_breaks_off_is_silence_until_the_next_clip(tmp_path: Path) -> None:
+    sound = noise(2.0)
+    good = write_wav(tmp_path / "good.wav", sound)
+    broken = sound.copy()
+    broken[RATE_HZ + 100] = np.nan
+    bad = mux(tmp_path / "bad.mkv", "pcm_f32le", [(0.0, broken)])
+    found, samples = one_of(
+        [
+            AudioClip(path=path, start_s=start_s, span_s=(start_s, start_s + 3.0))
+            for path, start_s in ((bad, 0.0), (good, 3.0))
+        ],
+        tmp_path,
+    )
+    read = RATE_HZ // 1_024 * 1_024
+    np.testing.assert_allclose(samples[:read] / 32_767, sound[:read], atol=1e-4)
+    assert not samples[read : 3 * RATE_HZ].any()
+    np.testing.assert_array_equal(samples[3 * RATE_HZ :], np.rint(sound * 32_767))
+    assert found.lost_packets == -(-2 * RATE_HZ // 1_024) - read // 1_024
 
 
 @pytest.mark.skipif(not HOUSE.exists(), reason=f"{HOUSE.name} of the FURG fire set is not here")

@@ -193,10 +193,15 @@ def link_tree(source: Path, target: Path) -> None:
             to.mkdir(parents=True, exist_ok=True)
             continue
         to.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(entry, to)
-        except OSError:
-            shutil.copy2(entry, to)
+        link_file(entry, to)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system cannot link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 ROLES = {
     "arrivals": "Deliveries of the plant, one folder a batch: a folder or s3://bucket/prefix.",
-    "known": "Library of batches ingested before; new ones are added.",
+    "known": "What earlier runs made and need not be made again; new work is added.",
+    "originals": "Where deliveries that lie in a bucket are brought to.",
     "store": "Library, artifacts and claims shared by many machines: s3://bucket/prefix or DIR.",
     "revision": "Manifest of a data revision, as crosswatch data resolve writes it.",
     "batches": "Batch set that ingest wrote.",
     "labels": "Labels that refine wrote.",
+    "captions": "Captions that caption wrote.",
     "checkpoint": "Detector that train wrote.",
     "checkpoints": "Where a training that is cut off leaves its epochs.",
     "evaluation": "Scores and metrics that evaluate wrote.",

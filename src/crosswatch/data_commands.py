@@ -1,4 +1,5 @@
-"""crosswatch data: archive deliveries in a data registry, resolve its revisions, verify them."""
+"""crosswatch data: archive deliveries in a data registry, resolve its revisions, verify them; take
+features that were computed elsewhere, and give them away."""
 
 import json
 import re
@@ -146,6 +147,106 @@ def verify(revision: str, clone: Path, deep: bool, store: str | None, as_json: b
                    f"{', every byte' if deep else ', by size'})")  # fmt: skip
     _end(as_json, found)
     sys.exit(1 if found.faults else 0)
+
+
+@data.command(
+    name="import",
+    epilog="\b\nExamples:\n"
+    "  crosswatch data import --layout vadclip ucf_CLIP_rgbtest.csv --root UCFClipFeatures \\\n"
+    "    --frame-rate-hz 30 --annotations Temporal_Anomaly_Annotation.txt --out features\n"
+    "  crosswatch data import --layout vadclip list.csv --frame-rate-hz 24 \\\n"
+    "    --segments gt_segment.npy --segment-labels gt_label.npy --frame-labels gt.npy --out f\n"
+    "  crosswatch data import --layout msrvtt train.pkl --info train_val_videodatainfo.json \\\n"
+    "    --out features",
+)
+@click.argument("source", type=_path(), metavar="SRC")
+@click.option("--layout", type=click.Choice(["vadclip", "msrvtt"]), required=True,
+              help="SRC is of vadclip a list (CSV: path,label), of msrvtt a pickle.")  # fmt: skip
+@click.option("--out", type=_path(), required=True, metavar="DIR", help="Features to write.")
+@click.option("--root", type=_path(), metavar="DIR",
+              help="vadclip: the folder that the feature files lie in now.")  # fmt: skip
+@click.option("--frame-rate-hz", type=float, metavar="HZ",
+              help="vadclip: of the videos; UCF-Crime has 30, XD-Violence 24.")  # fmt: skip
+@click.option("--annotations", type=_path(), metavar="FILE",
+              help="vadclip: UCF-Crime's or XD-Violence's text of what happens where.")  # fmt: skip
+@click.option("--segments", type=_path(), metavar="FILE",
+              help="vadclip: gt_segment, .json or .npy, in place of a text.")  # fmt: skip
+@click.option("--segment-labels", type=_path(), metavar="FILE",
+              help="vadclip: gt_label, .json or .npy.")  # fmt: skip
+@click.option("--frame-labels", type=_path(), metavar="FILE",
+              help="vadclip: gt.npy, to hold against the rest.")  # fmt: skip
+@click.option("--split", metavar="NAME", help="vadclip: which split the list is.")
+@click.option("--info", type=_path(), multiple=True, metavar="FILE",
+              help="msrvtt: the official videodatainfo.json, may be given twice.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")
+def import_features(
+    source: Path, layout: str, out: Path, as_json: bool, info: tuple[Path, ...], **given: Any
+) -> None:
+    """Take features that were computed elsewhere into a features artifact.
+
+    Pickles are read without running anything of them: one that asks for more than arrays and
+    tensors is refused.
+    """
+    from crosswatch import progress
+
+    of_vadclip = {name: value for name, value in given.items() if value is not None}
+    _refuse_options_of_others(layout, of_vadclip if layout == "msrvtt" else {"info": info})
+    with progress.shown(progress.view()), progress.stage("import"):
+        if layout == "msrvtt":
+            from crosswatch.features.msrvtt import import_msrvtt
+
+            counts = import_msrvtt(source, out, info)
+        else:
+            from crosswatch.features.vadclip import VadclipConfig, import_vadclip
+
+            if "frame_rate_hz" not in of_vadclip:
+                raise click.UsageError(
+                    "--frame-rate-hz is missing: the files do not tell it. UCF-Crime has 30, "
+                    "XD-Violence 24"
+                )
+            counts = import_vadclip(source, out, VadclipConfig(**of_vadclip))
+    _say(counts, out, as_json)
+
+
+@data.command(
+    name="export",
+    epilog="\b\nExample:\n"
+    "  crosswatch data export --layout vadclip --features features --out exported",
+)
+@click.option("--layout", type=click.Choice(["vadclip"]), required=True,
+              help="vadclip: a list, a file a video and crop, and what is where.")  # fmt: skip
+@click.option("--features", type=_path(), required=True, metavar="DIR",
+              help="Features with clip, of extract or of an import.")  # fmt: skip
+@click.option("--labels", type=_path(), metavar="FILE",
+              help="JSON of labels by batch [default: labels.json of the features].")  # fmt: skip
+@click.option("--out", type=_path(), required=True, metavar="DIR", help="Files to write.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on the last line.")
+def export_features(
+    layout: str, features: Path, labels: Path | None, out: Path, as_json: bool
+) -> None:
+    """Write features as the files that another project reads."""
+    from crosswatch import progress
+    from crosswatch.features.vadclip_export import export_vadclip
+
+    with progress.shown(progress.view()), progress.stage("export"):
+        counts = export_vadclip(features, out, labels)
+    if counts["blank"]:
+        click.echo(f"{counts['blank']} snippets were not valid and are zero", err=True)
+    _say(counts, out, as_json)
+
+
+def _refuse_options_of_others(layout: str, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} does not belong to --layout {layout}")
+
+
+def _say(counts: dict[str, int], out: Path, as_json: bool) -> None:
+    told = ", ".join(f"{count} {what}" for what, count in counts.items())
+    click.echo(f"{out}: {told}")
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **counts}))
 
 
 def _end(as_json: bool, facts: Any) -> None:

@@ -16,6 +16,7 @@ from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
+from crosswatch.features.settings import CaptionConfig, FeatureConfig
 from crosswatch.models import ModelConfig
 from crosswatch.records import InputShape
 from crosswatch.synthetic.plant import SimulateConfig
@@ -34,6 +35,8 @@ class Experiment:
     windows: WindowConfig = dataclasses.field(default_factory=WindowConfig)
     split: SplitConfig = dataclasses.field(default_factory=SplitConfig)
     refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
+    caption: CaptionConfig = dataclasses.field(default_factory=CaptionConfig)
+    features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

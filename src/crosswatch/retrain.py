@@ -194,12 +194,23 @@ def _places(
         "MLflow": facts["tracking_uri"],
         "plots": str(run.artifacts["evaluate"]),
         "checkpoint": str(run.artifacts["train"]),
+        **_encoded(run),
         "history": str(workspace / "history"),
         "pipeline": str(kubeflow.shipped("retrain")),
         "log": str(run.log),
     }
     facts["paths"] |= places
     return list({**places, "MLflow": _interface(facts["tracking_uri"])}.items())
+
+
+def _encoded(run: kubeflow.LocalRun) -> dict[str, str]:
+    """Captions and features, where the recipe needs them."""
+    found = {"captions": run.artifacts["caption"], "features": run.artifacts["extract"]}
+    return {
+        name: str(folder)
+        for name, folder in found.items()
+        if not artifacts.open_artifact(folder, verify=False).note
+    }
 
 
 def _interface(tracking_uri: str) -> str:

@@ -31,6 +31,7 @@ from crosswatch.records import Block, Event, Keyframe, TimeRange
 
 BATCH_SET = "batch-set"
 SET_INDEX = "set.json"
+BATCH_MANIFEST = "batch-manifest.json"  # what the library's manifest of the batch is called here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

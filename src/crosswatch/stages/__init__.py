@@ -43,6 +43,15 @@ STAGES: dict[str, Stage] = {
         summary="Turn an expert's sparse notes into a box, a class and a mask.",
         example="crosswatch refine --batches batches --out labels",
     ),
+    "caption": Stage(
+        summary="Describe pictures in sentences: BLIP, a table, or templates without weights.",
+        example="crosswatch caption --batches batches --out captions --set caption.source=template",
+    ),
+    "extract": Stage(
+        summary="Encode pictures, sound and captions into features, each row with its time.",
+        example="crosswatch extract --batches batches --captions captions --out features "
+        "--set 'features.encoders=[motion, mel, hashed]'",
+    ),
     "train": Stage(
         summary="Train a detector under Ray Train, with checkpoints.",
         example="crosswatch train --batches batches --labels labels --out checkpoint",

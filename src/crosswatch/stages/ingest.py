@@ -11,7 +11,7 @@ from pathlib import Path
 from crosswatch import artifacts, config, progress
 from crosswatch.data import splits
 from crosswatch.data.adapters import Arrival
-from crosswatch.data.batches import BATCH_SET, SET_INDEX, Batch, open_batch
+from crosswatch.data.batches import BATCH_MANIFEST, BATCH_SET, SET_INDEX, Batch, open_batch
 from crosswatch.data.deliveries import (
     Deliveries,
     open_deliveries,
@@ -250,7 +250,7 @@ class _Ingestion:
         manifest = artifacts.open_artifact(folder, kind=BATCH, verify=False)
         artifacts.link_tree(folder, self.draft.path / batch_id)
         (self.draft.path / batch_id / artifacts.MANIFEST).rename(
-            self.draft.path / batch_id / "batch-manifest.json"
+            self.draft.path / batch_id / BATCH_MANIFEST
         )
         self.draft.verified |= {f"{batch_id}/{name}": e for name, e in manifest.files.items()}
         self.draft.parents[batch_id] = manifest.parents["arrival"]

@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crosswatch import progress
 from crosswatch.errors import UserError
+from crosswatch.ray_session import ray_session
 from crosswatch.training import checkpoint
 from crosswatch.training.learner import Alone, Job, Rank, fit
 from crosswatch.training.optim import build_optimizer
@@ -86,28 +85,10 @@ class _RayGroup:
 
 
 def _fit_under_ray(job: Job, workers: int) -> None:
-    # Read by Ray when it is imported. Its servers listen on every interface, so nobody without
-    # this process's token may speak to them.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    with ray_session(cpus=max(workers, os.cpu_count() or 1)):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
 
-    progress.emit("progress", what="starting Ray", done=0, total=1)
-    was_running = ray.is_initialized()
-    if not was_running:
-        ray.init(
-            address="local",
-            num_cpus=max(workers, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=200 * 2**20,
-            runtime_env={"env_vars": _environment()},
-        )
-    try:
         trainer = TorchTrainer(
             lambda told: fit(told["job"], _RayGroup()),
             train_loop_config={"job": job},
@@ -122,15 +103,6 @@ def _fit_under_ray(job: Job, workers: int) -> None:
             ),
         )
         trainer.fit()
-    finally:
-        if not was_running:
-            ray.shutdown()
-
-
-def _environment() -> dict[str, str]:
-    """What workers need of this process's environment, threads set by the learner."""
-    named = {name: os.environ[name] for name in (progress.EVENTS,) if name in os.environ}
-    return {**named, "OMP_NUM_THREADS": "1"}
 
 
 def _ray_folder(checkpoints: Path) -> Path:

@@ -6,28 +6,25 @@ of unknown source is a source of its own.
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from crosswatch.artifacts import digest_of, sha256_of
 from crosswatch.data.adapters.arrival import Arrival, Found, safe_path
+from crosswatch.data.adapters.clips import ClipPictures, one_after_another, sound_of, take
 from crosswatch.data.adapters.finding import batch_id, found_of, short_hash
+from crosswatch.data.audio.source import RawAudio
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.layouts import IndexConfig
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.signals import FIRST_ROW
-from crosswatch.data.video.container import Contents, read_contents, read_pictures
 from crosswatch.data.video.decode import RawVideo
-from crosswatch.errors import ADVICE, BadBatchError, UserError
+from crosswatch.errors import BadBatchError, UserError
 from crosswatch.records import Event
 
 INDEX = "index.csv"
 CLOCK = "camera"
-PAUSE_S = 1.0  # between clips; windows do not cross it
 Row = dict[str, str]
 
 
@@ -38,17 +35,8 @@ class _Clip:
     class_name: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Taken:
-    """The pictures of a clip that are taken, each as often as it is nearest."""
-
-    path: Path
-    contents: Contents
-    picked: npt.NDArray[np.int64]  # position in the clip for each picture that is taken
-
-
 class IndexAdapter:
-    """Video and a class a clip; one clock."""
+    """Video, a class a clip, and the sound of the clips that have any; one clock."""
 
     def __init__(self, config: IngestConfig) -> None:
         self._classes = config.classes
@@ -79,8 +67,9 @@ class IndexAdapter:
             raise BadBatchError(f"{INDEX}: changed while it was read. Run again.")
         clips = self._clips(index, rows)
         rate_hz = self._index.rate_hz
-        taken = [_taken(clip.path, rate_hz) for clip in clips]
-        times_s, spans = _one_after_another([len(each.picked) for each in taken], rate_hz)
+        taken = [take(clip.path, rate_hz) for clip in clips]
+        times_s, spans = one_after_another([len(each.picked) for each in taken], rate_hz)
+        sound, faults = sound_of(taken, spans)
         return RawBatch(
             id=arrival.id,
             plant="",
@@ -91,9 +80,10 @@ class IndexAdapter:
                 rate_hz=rate_hz,
                 clock=CLOCK,
                 times_name=INDEX,
-                pictures=_Pictures(taken),
+                pictures=ClipPictures(taken),
             ),
             signal=None,
+            audio=RawAudio(path=index, rate_hz=None, clock=CLOCK, clips=sound) if sound else None,
             events=tuple(
                 Event(
                     class_name=clip.class_name,
@@ -105,6 +95,7 @@ class IndexAdapter:
             ),
             labels_clock=CLOCK,
             segments=spans,
+            warnings=_told(clips, faults),
         )
 
     def _groups(self, index: Path) -> dict[str, list[Row]]:
@@ -150,26 +141,13 @@ class IndexAdapter:
         return digest_of([[clip.name, clip.class_name, sha256_of(clip.path)] for clip in clips])
 
 
-class _Pictures:
-    """Many clips in a row."""
-
-    def __init__(self, clips: Sequence[_Taken]) -> None:
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return sum(len(clip.picked) for clip in self._clips)
-
-    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        before = 0
-        for clip in self._clips:
-            done = 0
-            for at, frame in read_pictures(clip.path, clip.contents):
-                first, behind = np.searchsorted(clip.picked, [at, at + 1])
-                if done <= first < behind:
-                    picture = frame.to_ndarray(format="rgb24", threads=1)
-                    yield from ((before + place, picture) for place in range(first, behind))
-                    done = behind
-            before += len(clip.picked)
+def _told(clips: Sequence[_Clip], faults: Mapping[Path, str]) -> tuple[str, ...]:
+    """A warning a clip whose sound was lost."""
+    return tuple(
+        f"{clip.name[:100]!r}: its sound cannot be used and is silence: {faults[clip.path]}"
+        for clip in clips
+        if clip.path in faults
+    )
 
 
 def _index_file(source: Path) -> Path:
@@ -207,29 +185,3 @@ def _rows(index: Path, config: IndexConfig) -> list[Row]:
 def _stem(path: str) -> str:
     """Of a name that leads anywhere, a short safe part to recognise it by."""
     return batch_id(Path(path).stem)[:60]
-
-
-def _taken(path: Path, rate_hz: float) -> _Taken:
-    """Pictures at a steady rate from the clip's first on, each the nearest that it has."""
-    contents = read_contents(path)
-    if not contents.pts.size or contents.joints:
-        what = "says no time of its pictures" if not contents.pts.size else "holds joined clips"
-        raise BadBatchError(f"{path.name}: {what}, so it has no steady rate. {ADVICE}")
-    times_s = contents.times_s()
-    own_s = times_s - times_s[0]
-    count = int(own_s[-1] * rate_hz + 1e-6) + 1
-    middle_s = (own_s[1:] + own_s[:-1]) / 2  # from here on the next picture is nearer
-    picked = np.searchsorted(middle_s, np.arange(count) / rate_hz)
-    return _Taken(path=path, contents=contents, picked=np.asarray(picked, np.int64))
-
-
-def _one_after_another(
-    counts: Sequence[int], rate_hz: float
-) -> tuple[npt.NDArray[np.float64], tuple[tuple[float, float], ...]]:
-    """Times of all pictures, and the span of each clip."""
-    parts: list[npt.NDArray[np.float64]] = []
-    start_s = 0.0
-    for count in counts:
-        parts.append(start_s + np.arange(count) / rate_hz)
-        start_s = float(parts[-1][-1]) + PAUSE_S
-    return np.concatenate(parts), tuple((float(part[0]), float(part[-1])) for part in parts)

@@ -4,28 +4,22 @@ A sample's index is its time: what a recorder left out is filled with silence an
 before the clock's zero (a codec's priming) is dropped.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.data.audio.clips import ClipSource
 from crosswatch.data.audio.loudness import FLOOR_DB, LoudnessMeter
-from crosswatch.data.audio.source import (
-    JOIN_S,
-    AudioSource,
-    RawAudio,
-    Samples,
-    check_riff,
-    truncated,
-)
+from crosswatch.data.audio.source import JOIN_S, AudioSource, RawAudio, Samples, Sound
 from crosswatch.data.frames import RowWriter
 from crosswatch.errors import ADVICE, BadBatchError
 
 __all__ = ["DecodedAudio", "RawAudio", "decode_audio"]
 
-LONGEST_HOLE_S = 600.0  # all holes together, unless there is more sound than that
 LOUD = 32_700  # a sample from here to full scale is as good as clipped
 BLOCK = 1 << 16
 Progress = Callable[[int, int], None]
@@ -58,29 +52,43 @@ def decode_audio(
     """Write the sound as mono int16 (N,) at `rate_hz`.
 
     Raises:
-        BadBatchError: the file holds no sound, less than it announces, another rate than
+        BadBatchError: there is no sound; a file holds less than it announces, another rate than
             declared, or numbers that are none.
     """
-    with AudioSource(raw) as source, RowWriter(out, (), np.int16) as writer:
-        check_riff(raw.path, max_bad_share=max_bad_share)
-        announced = round(source.announced_s * rate_hz)
-        track = _Track(writer, rate_hz, source.name)
-        for at, samples in source.pieces(rate_hz):
+    with _open(raw) as sound, RowWriter(out, (), np.int16) as writer:
+        announced = round(sound.announced_s * rate_hz)
+        track = _Track(writer, rate_hz, sound.name, longest_holes_s=sound.longest_holes_s)
+        for at, samples in sound.pieces(rate_hz):
             track.put(at, samples)
             progress(track.done, max(track.done, announced))
         track.finish()
-        _check_whole(source, track, rate_hz, max_bad_share=max_bad_share)
-        return track.described(source, raw.start_s)
+        # holes are no pauses in a file that states its length
+        sound.check_whole(track.heard / rate_hz, max_bad_share=max_bad_share)
+        if not track.done:
+            raise BadBatchError(f"{sound.name}: holds no sound (0 samples). {ADVICE}")
+        return track.described(sound, raw.start_s)
+
+
+@contextlib.contextmanager
+def _open(raw: RawAudio) -> Iterator[Sound]:
+    if raw.clips:
+        yield ClipSource(raw)
+        return
+    with AudioSource(raw.path, declared_hz=raw.rate_hz) as source:
+        yield source
 
 
 class _Track:
     """Puts samples where their time wants them, a block at a time."""
 
-    def __init__(self, writer: RowWriter, rate_hz: int, name: str) -> None:
+    def __init__(
+        self, writer: RowWriter, rate_hz: int, name: str, *, longest_holes_s: float
+    ) -> None:
         self._writer = writer
         self._meter = LoudnessMeter(rate_hz)
         self._rate_hz = rate_hz
         self._name = name
+        self._longest_holes_s = longest_holes_s
         self._waiting: list[Samples] = []
         self._waiting_count = 0
         self._first = 0
@@ -108,7 +116,7 @@ class _Track:
         self._writer.extend(block)
         self._meter.feed(block)
 
-    def described(self, source: AudioSource, zero_s: float) -> DecodedAudio:
+    def described(self, sound: Sound, zero_s: float) -> DecodedAudio:
         start_s = zero_s + self._first / self._rate_hz
         levels_db, first = self._meter.levels_db(), self._meter.first_samples()
         begun, ended = np.array([*self._holes, (self.done, self.done)]).T
@@ -125,21 +133,22 @@ class _Track:
                 (start_s + first_lost / self._rate_hz, start_s + first_heard / self._rate_hz)
                 for first_lost, first_heard in self._holes
             ),
-            lost_packets=source.lost_packets,
+            lost_packets=sound.lost_packets,
             clipped_share=self._clipped / self.done,
             silent_share=float(silent.mean()) if silent.size else 0.0,
-            file_rate_hz=source.rate_hz,
+            file_rate_hz=sound.rate_hz,
         )
 
     def _fill(self, until: int) -> None:
         if until - self.done > JOIN_S * self._rate_hz:
             self._holes.append((self.done, until))
         missing = until - self.heard
-        if missing > max(self.heard, LONGEST_HOLE_S * self._rate_hz):
+        if missing > max(self.heard, self._longest_holes_s * self._rate_hz):
             raise BadBatchError(
                 f"{self._name}: holes of {missing / self._rate_hz:.0f} s in "
-                f"{self.heard / self._rate_hz:.1f} s of sound; {LONGEST_HOLE_S:.0f} s, or as much "
-                "as there is sound, are allowed. Split the delivery where the recording paused."
+                f"{self.heard / self._rate_hz:.1f} s of sound; {self._longest_holes_s:.0f} s, or "
+                "as much as there is sound, are allowed. Split the delivery where the recording "
+                "paused."
             )
         while self.done < until:
             self._append(np.zeros(min(BLOCK, until - self.done), np.int16))
@@ -150,18 +159,3 @@ class _Track:
         self.done += samples.size
         if self._waiting_count >= BLOCK:
             self.finish()
-
-
-def _check_whole(source: AudioSource, track: _Track, rate_hz: int, *, max_bad_share: float) -> None:
-    allowed = max(1, int(max_bad_share * source.packets))
-    if source.lost_packets > allowed:
-        raise BadBatchError(
-            f"{source.name}: {source.lost_packets} of {source.packets} packets of sound cannot be "
-            f"decoded; allowed {allowed}. {ADVICE}"
-        )
-    heard_s = track.heard / rate_hz  # holes are no pauses in a file that states its length
-    if heard_s < (1 - max_bad_share) * source.announced_s:
-        told = f"{heard_s:.2f} of the {source.announced_s:.2f} s"
-        raise truncated(source.name, told, max_bad_share)
-    if not track.done:
-        raise BadBatchError(f"{source.name}: holds no sound (0 samples). {ADVICE}")

@@ -1,10 +1,10 @@
-"""A sound file's frames as one row of mono samples, each piece with its place in time."""
+"""A file's frames of sound as one row of mono samples, each piece with its place in time."""
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from crosswatch.errors import ADVICE, BadBatchError
 LEAST_HZ = 2_000  # a slower recording hears the hum alone, and a forged one would fill the disk
 RATE_TOLERANCE_SHARE = 0.01
 JOIN_S = 0.005  # stamps of some containers are rounded to milliseconds
+LONGEST_HOLES_S = 600.0
 OVERLAP_S = 0.1  # joined recordings may repeat a codec's frame or two
 ANNOUNCING = ("flac", "mov,mp4,m4a,3gp,3g2,mj2")  # their headers state a length, others guess it
 UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # what a recorder that writes into a pipe puts for the length
@@ -22,13 +23,44 @@ Samples = npt.NDArray[np.int16]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RawAudio:
-    """A sound as it arrived: a file of its own, or the track of a video."""
+class AudioClip:
+    """The track of one of many clips; what lies outside of its span is not taken."""
 
     path: Path
+    start_s: float  # the file's zero on the clock
+    span_s: tuple[float, float]  # on the clock
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawAudio:
+    """A sound as it arrived: a file of its own, the track of a video, or those of many clips."""
+
+    path: Path  # the file, or what names `clips` in errors
     rate_hz: float | None  # as declared; None where nobody did
     clock: str = "camera"
     start_s: float = 0.0  # the file's zero on this clock
+    clips: tuple[AudioClip, ...] = ()  # instead of a file, in order of their spans
+
+
+class Sound(Protocol):
+    """Where samples come from, and what went wrong with it; read once."""
+
+    name: str
+    rate_hz: int  # as it arrived
+    announced_s: float  # 0 where nothing states it
+    longest_holes_s: float  # all together, unless there is more sound than that
+    lost_packets: int  # could not be decoded
+
+    def pieces(self, rate_hz: int) -> Iterator[tuple[int, Samples]]:
+        """Each piece at this rate, and the sample from the clock's zero with which it begins."""
+        ...
+
+    def check_whole(self, heard_s: float, *, max_bad_share: float) -> None:
+        """
+        Raises:
+            BadBatchError: more than this share of it could not be had.
+        """
+        ...
 
 
 class AudioSource:
@@ -37,12 +69,20 @@ class AudioSource:
     A file of sound alone begins with its first sample; a video's track when the video says.
     """
 
-    def __init__(self, raw: RawAudio) -> None:
-        self.name = raw.path.name
-        self._declared_hz = raw.rate_hz
-        self._container = open_media(raw.path, "audio")
+    longest_holes_s = LONGEST_HOLES_S
+
+    def __init__(self, path: Path, *, declared_hz: float | None = None) -> None:
+        self.name = path.name
+        self._path = path
+        self._declared_hz = declared_hz
+        self._container = open_media(path, "audio")
         self._stream = self._container.streams.audio[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise BadBatchError(f"{path.name}: its sound is of no known codec. {ADVICE}")
         self.rate_hz = int(self._stream.codec_context.sample_rate or 0)
+        length, exact = self._stream.duration, self._container.format.name in ANNOUNCING
+        self.announced_s = float(length * self._stream.time_base) if exact and length else 0.0
         self.packets = 0
         self.lost_packets = 0
 
@@ -52,14 +92,8 @@ class AudioSource:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    @property
-    def announced_s(self) -> float:
-        """The length that the header states; 0 where it states none."""
-        length, exact = self._stream.duration, self._container.format.name in ANNOUNCING
-        return float(length * self._stream.time_base) if exact and length else 0.0
-
     def pieces(self, rate_hz: int) -> Iterator[tuple[int, Samples]]:
-        """Each piece at this rate, and the sample from the clock's zero with which it begins.
+        """Counted from the file's zero.
 
         Frames that follow each other go through one resampler; after a hole a new one begins.
         """
@@ -78,6 +112,22 @@ class AudioSource:
             yield from run.add(frame)
         if run is not None:
             yield from run.end()
+
+    def give_up(self) -> None:
+        """Count what was not read, and the packet that was read last, as lost."""
+        self.lost_packets += 1 + sum(packet.size > 0 for packet in self._packets())
+
+    def check_whole(self, heard_s: float, *, max_bad_share: float) -> None:
+        check_riff(self._path, max_bad_share=max_bad_share)
+        allowed = max(1, int(max_bad_share * self.packets))
+        if self.lost_packets > allowed:
+            raise BadBatchError(
+                f"{self.name}: {self.lost_packets} of {self.packets} packets of sound cannot be "
+                f"decoded; allowed {allowed}. {ADVICE}"
+            )
+        if heard_s < (1 - max_bad_share) * self.announced_s:
+            told = f"{heard_s:.2f} of the {self.announced_s:.2f} s"
+            raise truncated(self.name, told, max_bad_share)
 
     def _frames(self) -> Iterator[tuple[Any, float | None]]:
         """Frames and their times in s; None where the file does not say."""
@@ -193,7 +243,7 @@ def _check_rate(name: str, found_hz: int, *, declared_hz: float | None) -> None:
     if found_hz < LEAST_HZ:
         raise BadBatchError(
             f"{name}: is sampled at {found_hz} Hz; at least {LEAST_HZ} Hz are needed. "
-            "Record it faster, or leave the audio stream out of batch.json."
+            "Record it faster, or deliver no sound."
         )
     if declared_hz is not None and abs(found_hz / declared_hz - 1.0) > RATE_TOLERANCE_SHARE:
         raise BadBatchError(

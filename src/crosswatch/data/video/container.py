@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import dataclasses
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from crosswatch.errors import ADVICE, BadBatchError
 RESET_S = 0.25
 """Decoding times only rise; where they fall by more, another recording was joined on."""
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+LATE = 16
+"""Pictures that a codec may hold back (H.264 and H.265): none comes later than so many others."""
 PROBED = 64
 """Pictures that are decoded to learn whether their stamps are those of presentation."""
 
@@ -29,6 +31,10 @@ class Contents:
     unstamped: int = 0
     pts: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     """Rising over the whole file; empty unless every picture has one."""
+    keyframes: npt.NDArray[np.int64] = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )
+    """Rising positions of the pictures that were coded on their own."""
     tells_order: bool = False  # decoded pictures come in the order of `pts`
     joints: tuple[tuple[int, int], ...] = ()  # where recordings were joined: from which pts, shift
     unit_s: float = 0.0
@@ -52,7 +58,7 @@ def read_contents(path: Path) -> Contents:
     Raises:
         BadBatchError: it is no video, or holds fewer pictures than it announces.
     """
-    stamps = array("q")
+    stamps, keys = array("q"), array("q")
     found = hidden = unstamped = 0
     with open_video(path) as container:
         stream = container.streams.video[0]
@@ -64,7 +70,10 @@ def read_contents(path: Path) -> Contents:
             found += 1
             if packet.is_discard:  # an edit list hides it
                 hidden += 1
-            elif packet.pts is None:
+                continue
+            if packet.is_keyframe:
+                keys.append(found - hidden - 1)
+            if packet.pts is None:
                 unstamped += 1
             else:
                 stamps.append(packet.pts)
@@ -75,14 +84,17 @@ def read_contents(path: Path) -> Contents:
             f"{path.name}: is truncated: {found} of the {expected} frames that it announces "
             f"are there; 99 % are needed. {ADVICE}"
         )
+    keyframes = np.frombuffer(keys, np.int64)  # as coded: right where nothing tells the order
     if unstamped:
-        return Contents(count=found - hidden, unstamped=unstamped)
+        return Contents(count=found - hidden, unstamped=unstamped, keyframes=keyframes)
     pts = np.frombuffer(stamps, np.int64)  # not copied: there may be many
     as_coded = bool((pts[1:] >= pts[:-1]).all())
+    key_pts = pts[keyframes]
     pts.sort()
     return Contents(
         count=found - hidden,
         pts=pts,
+        keyframes=keyframes if as_coded else np.unique(np.searchsorted(pts, key_pts)),
         tells_order=not as_coded or _stamps_rise(path),
         joints=tuple(packets.joints),
         unit_s=unit_s,
@@ -109,6 +121,30 @@ def read_pictures(path: Path, contents: Contents) -> Iterator[tuple[int, Any]]:
                     seen[at] = True
                     last = at
                     yield at, frame
+
+
+def in_order(
+    pictures: Iterable[tuple[int, Any]], wanted: npt.NDArray[np.int64], *, late: int = LATE
+) -> Iterator[tuple[int, Any]]:
+    """Those wanted (rising) as soon as none before them can come any more.
+
+    Behind damage a decoder may be late with a picture, though not by more than `late` others.
+    """
+    held: dict[int, Any] = {}
+    is_wanted = np.zeros(wanted[-1] + 1, np.bool_)
+    is_wanted[wanted] = True
+    due, front = 0, -1
+    for at, picture in pictures:
+        front = max(front, at)
+        if at < is_wanted.size and is_wanted[at] and at >= wanted[due]:
+            held[at] = picture
+        while int(wanted[due]) in held or wanted[due] <= front - late:
+            if (position := int(wanted[due])) in held:
+                yield position, held.pop(position)
+            due += 1
+            if due == wanted.size:
+                return
+    yield from sorted(held.items())
 
 
 def open_video(path: Path) -> Any:

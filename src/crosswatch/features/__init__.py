@@ -1,0 +1,1 @@
+"""Captions of a batch's pictures, and vectors of its pictures, sound and captions."""

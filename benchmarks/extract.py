@@ -9,8 +9,8 @@
 - a tiny ViT on one frame of every 16: against a loop that only decodes, and the plain loop;
 - the same tiny ViT on every frame, against the plain loop;
 - motion on every frame, against a loop that only decodes;
-- a small BLIP on a frame a second: captions for every one of them in batches without duplicates,
-  against a loop that captions each on its own;
+- a small BLIP on a frame a second, of this video and of one whose camera rests: pictures answered
+  for, in batches and without near-duplicates, against a loop that captions each on its own;
 - the peak memory of the tiny ViT on one and on ten times the length, in processes of their own.
 
 All weights are random: they cost the same as trained ones. `--quick` takes shorter pieces. The
@@ -22,7 +22,8 @@ last line is one JSON object; a ratio above 1 says that we are faster:
     against_loop_tiny    end to end over the plain loop, tiny ViT, snippets
     against_loop_frames  the same on every frame
     motion_share         frames/s of motion over those of bare decoding
-    captions_ratio       pictures answered for per second over those of the loop
+    captions_ratio       pictures answered for per second over those of the loop, panning camera
+    captions_still_ratio the same with the camera at rest
     memory_ratio         peak memory for ten times the length over that for one
 """
 
@@ -45,14 +46,17 @@ from crosswatch import config, stages
 from crosswatch.data.batches import open_set
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.experiment import resolve
+from crosswatch.features.blip import BlipCaptioner
 from crosswatch.features.clip import ClipEncoder
 from crosswatch.features.encoder import Encoder, Model
 from crosswatch.features.motion import MotionEncoder
 from crosswatch.features.running import Job, Refused, run
 from crosswatch.features.settings import (
+    BlipConfig,
     ClipConfig,
     ComputeConfig,
     MotionConfig,
+    SelectionConfig,
     WeightsConfig,
 )
 from crosswatch.features.source import Source, sources_of
@@ -98,7 +102,7 @@ def ingested(path: Path, folder: Path) -> Source:
 
 def write_vit(name: str, folder: Path) -> Path:
     """Random weights of an open_clip model, in the file that a user would name."""
-    from crosswatch.features.torchvision_shim import ensure_torchvision
+    from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import open_clip
@@ -114,7 +118,7 @@ def write_vit(name: str, folder: Path) -> Path:
 
 def write_tiny(folder: Path) -> Path:
     """A folder as open_clip's `local-dir:` takes it."""
-    from crosswatch.features.torchvision_shim import ensure_torchvision
+    from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import open_clip
@@ -263,10 +267,79 @@ def measure_tiny(source: Source, path: Path, folder: Path, *, turns: Turns) -> d
     return found
 
 
+BLIP = {
+    "hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768,
+}  # fmt: skip
+
+
+def write_blip(folder: Path) -> Path:
+    """A captioner of a tenth of BLIP-base's size, whose sentences are as long as allowed."""
+    from crosswatch.features.weights.torchvision_shim import ensure_torchvision
+
+    ensure_torchvision()
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    words += [f"word{number}" for number in range(1000)]
+    text = {
+        **BLIP, "vocab_size": len(words), "encoder_hidden_size": 192, "bos_token_id": 5,
+        "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0,
+    }  # fmt: skip
+    vision = {**BLIP, "image_size": 384, "patch_size": 16}
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
+    model.save_pretrained(folder)
+    tokenizer = BertTokenizer(vocab={word: at for at, word in enumerate(words)})
+    BlipProcessor(BlipImageProcessor(), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def measure_captions(
+    sources: dict[str, tuple[Source, Path]], folder: Path, *, turns: Turns
+) -> dict[str, float]:
+    weights = write_blip(folder / "blip")
+    told = BlipConfig(weights=WeightsConfig(source=str(weights)), max_length=10)
+    captioner = Loaded(BlipCaptioner(told, SelectionConfig(every_s=1.0), "fp32"))
+    found = {}
+    for name, (source, path) in sources.items():
+        seconds = int(source.batch.span_s[1])
+
+        def ours_hz(source: Source = source, seconds: int = seconds) -> float:
+            return extracted_hz(captioner, source) * seconds / len(captioner.spans_s(source))
+
+        def loop_hz(path: Path = path, seconds: int = seconds) -> float:
+            return caption_loop_hz(weights, path, seconds)
+
+        found |= turns.ratio(f"{name}_ours", ours_hz, (f"{name}_ratio", loop_hz))
+        found[f"{name}_share"] = len(captioner.spans_s(source)) / seconds
+    return found
+
+
+def caption_loop_hz(weights: Path, path: Path, seconds: int) -> float:
+    """A frame a second, each as transformers' documentation captions it."""
+    import torch
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    processor = BlipProcessor.from_pretrained(weights)
+    model = BlipForConditionalGeneration.from_pretrained(weights).eval()
+    begun = time.perf_counter()
+    with av.open(str(path)) as container, torch.inference_mode():
+        container.streams.video[0].thread_type = "AUTO"
+        for at, frame in enumerate(container.decode(video=0)):
+            if at % RATE_HZ == 0:
+                inputs = processor(images=frame.to_image(), return_tensors="pt")
+                model.generate(**inputs, max_new_tokens=10, num_beams=1, do_sample=False)
+    return seconds / (time.perf_counter() - begun)
+
+
 def measure_memory(folder: Path, *, seconds: int) -> dict[str, float]:
     """Peak of a process that reads a batch that stands ready and encodes every snippet of it."""
     clip = folder / "still.mp4"
-    encode_clip(clip, seconds=60, pans=False)
     peaks = []
     for times in (1, 10):
         place = folder / f"long-{times}"
@@ -322,7 +395,13 @@ def main(arguments: Sequence[str]) -> None:
         say("ViT-B-32")
         found |= measure_vit(source, folder / "video.mp4", folder, rows=rows, turns=turns)
         say("captions")
-        found |= measure_captions(source, folder, turns=turns)
+        encode_clip(folder / "still.mp4", seconds=60, pans=False)
+        still, panning = folder / "still", folder / "panning"
+        sources = {
+            "captions": (ingested(folder / "clip.mp4", panning), folder / "clip.mp4"),
+            "captions_still": (ingested(folder / "still.mp4", still), folder / "still.mp4"),
+        }
+        found |= measure_captions(sources, folder, turns=turns)
         say("memory")
         found |= measure_memory(folder, seconds=seconds)
     found["seconds"] = time.perf_counter() - begun

@@ -60,7 +60,7 @@ def collected(toy: Toy, jobs: Sequence[Job], how: ComputeConfig) -> dict[Cell, o
     ("workers", "batch_size"),
     [
         (2, 3),
-        (1, 64),
+        pytest.param(1, 64, marks=pytest.mark.slow),
         pytest.param(1, 1, marks=pytest.mark.slow),
         pytest.param(2, 64, marks=pytest.mark.slow),
     ],
@@ -82,13 +82,35 @@ def test_actors_give_what_this_process_gives(workers: int, batch_size: int, tmp_
     assert 1 <= loads <= workers
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class Interruption:
+    def __reduce__(self):
+        return interrupt, ()
+
+
+class Interrupting(Toy):
+    """Its answers interrupt the process that unpacks them, while `b` is read for minutes."""
+
+    def inputs(self, source, rows):
+        for item in super().inputs(source, rows):
+            time.sleep(0.1 if source.batch_id == "b" else 0)
+            yield item
+
+    def load(self, device: str):
+        return lambda inputs: [Interruption() for _ in inputs]
+
+
 @pytest.mark.usefixtures("cluster")
-def test_closing_early_hands_everything_back() -> None:
+def test_an_interrupted_run_hands_everything_back() -> None:
+    """Also while its traceback lives, and with it every frame that held something."""
     import ray
 
-    results = run(Toy(), [job("a", range(5000))], compute(2, 8))
-    next(results)
-    results.close()
+    with pytest.raises(KeyboardInterrupt) as held:
+        list(run(Interrupting(), [job("a", range(8)), job("b", range(5000))], compute(2, 8)))
+    assert held.tb is not None
     for _ in range(100):
         if ray.available_resources().get("CPU") == 4:
             return

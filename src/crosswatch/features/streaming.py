@@ -109,7 +109,7 @@ def _records(
             )
         )
         found = answered.iter_batches(batch_size=None, batch_format="pyarrow")
-    tables: Generator["pa.Table", None, None] = iter(found)
+    tables: Generator[pa.Table, None, None] = iter(found)
     try:
         for table in tables:
             yield from _unpacked(table)

@@ -46,10 +46,10 @@ from crosswatch import config, stages
 from crosswatch.data.batches import open_set
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.experiment import resolve
-from crosswatch.features.blip import BlipCaptioner
-from crosswatch.features.clip import ClipEncoder
+from crosswatch.features.captioning.blip import BlipCaptioner
 from crosswatch.features.encoder import Encoder, Model
-from crosswatch.features.motion import MotionEncoder
+from crosswatch.features.pictures.clip import ClipEncoder
+from crosswatch.features.pictures.motion import MotionEncoder
 from crosswatch.features.running import Job, Refused, run
 from crosswatch.features.settings import (
     BlipConfig,

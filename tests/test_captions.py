@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,18 @@ from crosswatch.data.sync.clocks import ClockMap
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import BadBatchError, UserError
-from crosswatch.features import template
-from crosswatch.features.blip import BlipCaptioner
-from crosswatch.features.captioners import captioned, write_said
-from crosswatch.features.captions import FILE, Caption, Said, read_captions, write_captions
+from crosswatch.features.captioning import template
+from crosswatch.features.captioning.blip import BlipCaptioner
+from crosswatch.features.captioning.captioners import captioned, write_said
+from crosswatch.features.captioning.captions import (
+    FILE,
+    Caption,
+    Said,
+    read_captions,
+    write_captions,
+)
+from crosswatch.features.captioning.explanation import NOTHING, explain, explained
 from crosswatch.features.encoder import Failed, Input
-from crosswatch.features.explanation import NOTHING, explain, explained
 from crosswatch.features.settings import (
     BlipConfig,
     CaptionConfig,
@@ -258,9 +265,9 @@ def test_a_picture_that_is_gone_is_a_failed_row(tmp_path: Path, weights: Path) -
     lost = np.load(source.folder / "frame_sources.npy")[10]
 
     class Damaged:
-        def pictures(self, wanted: np.ndarray) -> Any:
+        def pictures(self, wanted: np.ndarray, *, convert: Callable[[Any], Any]) -> Any:
             for at, picture in original.pictures(wanted[wanted != lost]):
-                yield at, picture[:0] if at == lost + 5 else picture
+                yield at, convert(picture[:0] if at == lost + 5 else picture)
 
     vars(source)["original"] = Damaged()
     captioner = blip(weights, BlipConfig())
@@ -268,8 +275,8 @@ def test_a_picture_that_is_gone_is_a_failed_row(tmp_path: Path, weights: Path) -
     assert [isinstance(found[row], Failed) for row in range(6)] == [
         row in (2, 3) for row in range(6)
     ]
-    assert found[2].reason == "its picture cannot be decoded"
-    assert found[3].reason.startswith("its picture of 64 x 0 pixels: ")
+    assert found[2].reason == f"picture {lost} cannot be decoded"
+    assert found[3].reason.startswith(f"picture {lost + 5}: ")
 
 
 def test_nothing_said_and_scores_without_meaning_are_errors_of_their_row(

@@ -21,12 +21,12 @@ from crosswatch.data.raw import RawBatch
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.video.decode import RawVideo
 from crosswatch.errors import UserError
-from crosswatch.features.clip import ClipEncoder, ClipTower
 from crosswatch.features.encoder import Failed, Input
-from crosswatch.features.pixels import Preprocessing
+from crosswatch.features.pictures.clip import ClipEncoder, ClipTower
+from crosswatch.features.pictures.pixels import Preprocessing
 from crosswatch.features.settings import ClipConfig, WeightsConfig
 from crosswatch.features.source import Source
-from crosswatch.features.torchvision_shim import ensure_torchvision
+from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
 SHAPES = {
     "landscape": (72, 128),
@@ -309,15 +309,16 @@ def test_every_frame_of_a_recording_has_its_row(folder: Path, source: Source) ->
 @given(every=st.integers(1, 50))
 @settings(deadline=None, max_examples=10)
 def test_snippets_cover_recordings_without_overlap(every: int) -> None:
-    from crosswatch.features.clip import first_frames
+    from crosswatch.features.pictures.snippets import snippets_of
 
     stored = batch(seconds=6.0, segments=((0.0, 2.0), (2.0, 3.04), (3.5, 5.9)))
-    frames, spans = first_frames(stored, every=every)
+    found = snippets_of(stored, every)
+    frames, spans = found.first, found.spans_s
     assert (np.diff(frames) > 0).all()
     np.testing.assert_allclose(spans[:, 0], frames / 10)
     assert (spans[:-1, 1] <= spans[1:, 0] + 1e-9).all()
     covered = (spans[:, 1] - spans[:, 0]).sum()
-    assert covered == pytest.approx(2.1 + 1.0 + 2.5)  # a frame on the border counts once
+    assert covered == pytest.approx(2.0 + 1.1 + 2.5)  # a frame on the border counts once
     assert (spans[:, 1] - spans[:, 0] <= every / 10 + 1e-9).all()
 
 

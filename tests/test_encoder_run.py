@@ -10,7 +10,7 @@ from tiny_clip import save_folder
 
 from crosswatch import config, experiment, stages
 from crosswatch.data.batches import open_set
-from crosswatch.features.captions import read_captions
+from crosswatch.features.captioning.captions import read_captions
 from crosswatch.features.schema import open_features
 
 SMALL = (

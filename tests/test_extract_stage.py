@@ -16,7 +16,7 @@ import pytest
 from crosswatch import artifacts, config, experiment, progress, stages
 from crosswatch.data.batches import open_set
 from crosswatch.errors import UserError
-from crosswatch.features.captions import read_captions
+from crosswatch.features.captioning.captions import read_captions
 from crosswatch.features.schema import aligned, open_features
 
 SMALL = (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_encoders import Toy, encoded_of, job, plain, values_of
 
-from crosswatch.features.captions import Said
+from crosswatch.features.captioning.captions import Said
 from crosswatch.features.encoder import Failed, Vector
 from crosswatch.features.running import Job, run
 from crosswatch.features.settings import ComputeConfig

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from made_pictures import encoded, moving, source_of
 
 from crosswatch.errors import UserError
-from crosswatch.features import appearance
-from crosswatch.features.clip import ClipTower
-from crosswatch.features.image import ImageEncoder
-from crosswatch.features.selection import choose_frames, spans_of
+from crosswatch.features.pictures import appearance
+from crosswatch.features.pictures.clip import ClipTower
+from crosswatch.features.pictures.image import ImageEncoder
+from crosswatch.features.pictures.selection import choose_frames, spans_of
 from crosswatch.features.settings import ClipConfig, ImageConfig, SelectionConfig, WeightsConfig
 
 EVERY = SelectionConfig(every_s=0.2, duplicate=0.0)

@@ -19,12 +19,11 @@ from crosswatch import experiment, stages
 from crosswatch.config import plain
 from crosswatch.data.batches import open_set
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.features.clip import first_frames
 from crosswatch.features.encoder import Input
-from crosswatch.features.histograms import orientations, squash
-from crosswatch.features.motion import FULL_SPEED, MotionEncoder
+from crosswatch.features.pictures.histograms import orientations, squash
+from crosswatch.features.pictures.motion import FULL_SPEED, MotionEncoder
+from crosswatch.features.pictures.snippets import grouped, snippets_of
 from crosswatch.features.settings import MotionConfig
-from crosswatch.features.snippets import grouped
 from crosswatch.features.source import sources_of
 
 ENCODER = MotionEncoder(MotionConfig())
@@ -162,9 +161,15 @@ def test_snippets_stay_in_their_recording_and_last_until_the_next(
         inside = np.any([(times_s >= a) & (times_s <= b) for a, b in spans], axis=0)
         vars(source)["batch"] = dataclasses.replace(source.batch, frame_times=times_s[inside])
     encoder = MotionEncoder(MotionConfig(snippet_frames=frames))
-    firsts, expected = first_frames(source.batch, every=frames)
-    np.testing.assert_allclose(encoder.spans_s(source), expected)
-    assert len(expected) == len(firsts) > 0
+    found = snippets_of(source.batch, frames)
+    begins_s, until_s = encoder.spans_s(source).T
+    times_s = source.batch.frame_times
+    np.testing.assert_array_equal(begins_s, times_s[found.first])
+    last_s = times_s[found.behind - 1]
+    assert (until_s > last_s).all()
+    assert (until_s <= last_s + 1 / 25 + 1e-9).all()
+    assert (until_s[:-1] <= begins_s[1:] + 1e-9).all()
+    assert len(found.first)
 
 
 @pytest.mark.parametrize(

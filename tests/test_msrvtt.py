@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from crosswatch import artifacts
 from crosswatch.data_commands import data
 from crosswatch.errors import UserError
-from crosswatch.features import msrvtt
-from crosswatch.features.captions import read_captions
-from crosswatch.features.msrvtt import CATEGORIES, import_msrvtt
+from crosswatch.features.captioning.captions import read_captions
+from crosswatch.features.exchange import msrvtt
+from crosswatch.features.exchange.msrvtt import CATEGORIES, import_msrvtt
 from crosswatch.features.schema import FeatureSet, open_features
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from crosswatch import artifacts, config, experiment, stages
 from crosswatch.data.batches import open_set
-from crosswatch.features.captions import read_captions
+from crosswatch.features.captioning.captions import read_captions
 from crosswatch.features.schema import open_features
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

@@ -20,7 +20,7 @@ from crosswatch.data.originals import OriginalPlace
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import BadBatchError
-from crosswatch.features.selection import choose_frames, spans_of
+from crosswatch.features.pictures.selection import choose_frames, spans_of
 from crosswatch.features.settings import SelectionConfig
 from crosswatch.features.source import Source
 
@@ -161,7 +161,9 @@ def test_scene_is_the_same_wherever_blocks_end(monkeypatch: pytest.MonkeyPatch) 
     levels = np.random.default_rng(0).integers(0, 255, (60, 3)).repeat(5, axis=0)
     found = []
     for count in (1, 7, 1000):
-        monkeypatch.setattr("crosswatch.features.selection.BLOCK_BYTES", count * 32 * 32 * 3)
+        monkeypatch.setattr(
+            "crosswatch.features.pictures.selection.BLOCK_BYTES", count * 32 * 32 * 3
+        )
         config = selection("scene", 0.3, duplicate=0.05)
         found.append(choose_frames(source_of(noisy(levels)), config).tolist())
     assert found[0] == found[1] == found[2]

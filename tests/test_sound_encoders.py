@@ -20,13 +20,13 @@ from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.sync.clocks import ClockMap
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import UserError
-from crosswatch.features import log_mel
-from crosswatch.features.audio import AudioEncoder
 from crosswatch.features.encoder import Encoded, Encoder
-from crosswatch.features.mel import WIDTH as MEL_WIDTH
-from crosswatch.features.mel import MelEncoder, statistics
 from crosswatch.features.settings import AudioConfig, MelConfig, WeightsConfig
-from crosswatch.features.sound import RATE_HZ, sound_of
+from crosswatch.features.sound import log_mel
+from crosswatch.features.sound.audio import AudioEncoder
+from crosswatch.features.sound.mel import WIDTH as MEL_WIDTH
+from crosswatch.features.sound.mel import MelEncoder, statistics
+from crosswatch.features.sound.stretches import RATE_HZ, sound_of
 from crosswatch.features.source import Source
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "fight_surv" / "clips_h160"

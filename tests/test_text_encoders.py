@@ -21,12 +21,12 @@ from tiny_bert import POSITIONS, WIDTH, claim_to_be, make_tiny_bert
 from crosswatch.data.originals import OriginalPlace
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import UserError
-from crosswatch.features.captions import Caption, write_captions
-from crosswatch.features.distilbert import DistilbertEncoder
+from crosswatch.features.captioning.captions import Caption, write_captions
 from crosswatch.features.encoder import Encoded, Input
-from crosswatch.features.hashed import HashedEncoder, words_of
 from crosswatch.features.settings import DistilbertConfig, HashedConfig, WeightsConfig
 from crosswatch.features.source import Source
+from crosswatch.features.text.distilbert import DistilbertEncoder
+from crosswatch.features.text.hashed import HashedEncoder, words_of
 
 SENTENCES = (
     "the robot arm lifts a red box",
@@ -333,7 +333,7 @@ def test_neighbours_change_no_hash(texts: list[str]) -> None:
 
 def test_hashes_are_the_same_in_every_process() -> None:
     script = (
-        "import hashlib; from crosswatch.features.hashed import Hashed;"
+        "import hashlib; from crosswatch.features.text.hashed import Hashed;"
         "from crosswatch.features.settings import HashedConfig;"
         f"rows = Hashed(HashedConfig())([{{'text': text}} for text in {SENTENCES!r}]);"
         "data = b''.join(v.values.tobytes() for row in rows for v in row.values());"

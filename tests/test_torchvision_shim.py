@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-SHIM = "from crosswatch.features.torchvision_shim import ensure_torchvision"
+SHIM = "from crosswatch.features.weights.torchvision_shim import ensure_torchvision"
 MISFIT = "operator torchvision::"
 
 
@@ -76,7 +76,7 @@ def test_a_torchvision_that_works_is_left_alone() -> None:
     code = f"""
 import sys, types
 {SHIM}
-from crosswatch.features import torchvision_shim
+from crosswatch.features.weights import torchvision_shim
 whole = types.ModuleType("torchvision")
 whole.extension = types.SimpleNamespace(_has_ops=lambda: True)
 sys.modules["torchvision"] = whole

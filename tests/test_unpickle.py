@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from crosswatch.errors import UserError
-from crosswatch.features.unpickle import load_npy, load_pickle
+from crosswatch.features.exchange.unpickle import load_npy, load_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 PYTHON_2 = (  # cPickle of [{'id': 'video1', '2d': numpy.arange(3, dtype='f4')}, u'é'], protocol 2

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from crosswatch import artifacts
 from crosswatch.data_commands import data
 from crosswatch.errors import UserError
-from crosswatch.features import ground_truth
-from crosswatch.features.ground_truth import Segment
+from crosswatch.features.exchange import ground_truth
+from crosswatch.features.exchange.ground_truth import Segment
+from crosswatch.features.exchange.vadclip import VadclipConfig, import_vadclip
+from crosswatch.features.exchange.vadclip_export import export_vadclip
+from crosswatch.features.exchange.vadclip_list import read_videos
 from crosswatch.features.schema import FEATURES, FeatureSet, open_features
-from crosswatch.features.vadclip import VadclipConfig, import_vadclip
-from crosswatch.features.vadclip_export import export_vadclip
-from crosswatch.features.vadclip_list import read_videos
 
 ANNOTATIONS = Path(__file__).parents[1].parent / "shared" / "data" / "ucf_xd_annotations"
 RATE_HZ = 30.0

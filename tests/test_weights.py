@@ -15,7 +15,7 @@ from hub import COMMIT, REPOSITORY, Hub
 
 from crosswatch.errors import UserError
 from crosswatch.features.settings import WeightsConfig
-from crosswatch.features.weights import Weights, find_weights
+from crosswatch.features.weights.finding import Weights, find_weights
 
 ASKED = {
     "option": "features.x.weights",
@@ -48,7 +48,7 @@ ELSEWHERE = """
 import json, pathlib, socket, sys
 from crosswatch.errors import UserError
 from crosswatch.features.settings import WeightsConfig
-from crosswatch.features.weights import find_weights
+from crosswatch.features.weights.finding import find_weights
 
 def refuse(*args, **kwargs):
     raise AssertionError("the network was asked")

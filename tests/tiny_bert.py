@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from crosswatch.features.torchvision_shim import ensure_torchvision
+from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] video shows also visible the robot arm a red box moves lifts"

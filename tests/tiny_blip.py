@@ -22,7 +22,7 @@ def write_tiny_blip(
     processor_px: int = SIZE_PX,
 ) -> Path:
     """Weights, configuration and processor of a captioner whose words depend on the picture."""
-    from crosswatch.features.torchvision_shim import ensure_torchvision
+    from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import torch

@@ -5,7 +5,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from crosswatch.features.torchvision_shim import ensure_torchvision
+from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
 MODEL = "tiny-clip"
 """Its name, once `register` was called."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from crosswatch.features.torchvision_shim import ensure_torchvision
+from crosswatch.features.weights.torchvision_shim import ensure_torchvision
 
 WIDTH = 32
 COLUMNS = 256

@@ -193,11 +193,11 @@ def import_features(
     _refuse_options_of_others(layout, of_vadclip if layout == "msrvtt" else {"info": info})
     with progress.shown(progress.view()), progress.stage("import"):
         if layout == "msrvtt":
-            from crosswatch.features.msrvtt import import_msrvtt
+            from crosswatch.features.exchange.msrvtt import import_msrvtt
 
             counts = import_msrvtt(source, out, info)
         else:
-            from crosswatch.features.vadclip import VadclipConfig, import_vadclip
+            from crosswatch.features.exchange.vadclip import VadclipConfig, import_vadclip
 
             if "frame_rate_hz" not in of_vadclip:
                 raise click.UsageError(
@@ -226,7 +226,7 @@ def export_features(
 ) -> None:
     """Write features as the files that another project reads."""
     from crosswatch import progress
-    from crosswatch.features.vadclip_export import export_vadclip
+    from crosswatch.features.exchange.vadclip_export import export_vadclip
 
     with progress.shown(progress.view()), progress.stage("export"):
         counts = export_vadclip(features, out, labels)

@@ -2,9 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 from crosswatch.features.encoder import Encoder
-from crosswatch.features.settings import EncoderName, FeatureConfig
+from crosswatch.features.settings import (
+    AudioConfig,
+    ClipConfig,
+    DistilbertConfig,
+    EncoderName,
+    FeatureConfig,
+)
+from crosswatch.features.weights.finding import absolute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,44 +21,51 @@ class EncoderKind:
     reads_captions: bool = False
 
 
-def _clip(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.clip import ClipEncoder
+Weighty = TypeVar("Weighty", ClipConfig, AudioConfig, DistilbertConfig)
 
-    return ClipEncoder(features.clip, features.compute.precision)
+
+def _located(config: Weighty) -> Weighty:
+    return dataclasses.replace(config, weights=absolute(config.weights))
+
+
+def _clip(features: FeatureConfig) -> Encoder:
+    from crosswatch.features.pictures.clip import ClipEncoder
+
+    return ClipEncoder(_located(features.clip), features.compute.precision)
 
 
 def _image(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.image import ImageEncoder
+    from crosswatch.features.pictures.image import ImageEncoder
 
-    return ImageEncoder(features.image, features.clip, features.compute.precision)
+    return ImageEncoder(features.image, _located(features.clip), features.compute.precision)
 
 
 def _motion(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.motion import MotionEncoder
+    from crosswatch.features.pictures.motion import MotionEncoder
 
     return MotionEncoder(features.motion)
 
 
 def _audio(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.audio import AudioEncoder
+    from crosswatch.features.sound.audio import AudioEncoder
 
-    return AudioEncoder(features.audio, features.compute.precision)
+    return AudioEncoder(_located(features.audio), features.compute.precision)
 
 
 def _mel(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.mel import MelEncoder
+    from crosswatch.features.sound.mel import MelEncoder
 
     return MelEncoder(features.mel)
 
 
 def _distilbert(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.distilbert import DistilbertEncoder
+    from crosswatch.features.text.distilbert import DistilbertEncoder
 
-    return DistilbertEncoder(features.distilbert, features.compute.precision)
+    return DistilbertEncoder(_located(features.distilbert), features.compute.precision)
 
 
 def _hashed(features: FeatureConfig) -> Encoder:
-    from crosswatch.features.hashed import HashedEncoder
+    from crosswatch.features.text.hashed import HashedEncoder
 
     return HashedEncoder(features.hashed)
 

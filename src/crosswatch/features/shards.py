@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.features.captions import Said
+from crosswatch.features.captioning.captions import Said
 from crosswatch.features.encoder import Encoded, Failed, Rows, Vector
 
 _Value = Encoded | Said | Failed

@@ -9,7 +9,7 @@ from crosswatch import artifacts
 from crosswatch.data.batches import BATCH_MANIFEST, Batch, BatchSet, open_batch
 from crosswatch.data.originals import Original, OriginalPlace, open_original
 from crosswatch.data.store.settings import TransferConfig
-from crosswatch.features.captions import Caption, CaptionSet, read_captions
+from crosswatch.features.captioning.captions import Caption, CaptionSet, read_captions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,11 @@ class Source:
     @functools.cached_property
     def captions(self) -> tuple[Caption, ...]:
         return () if self.captions_file is None else read_captions(self.captions_file)
+
+    @functools.cached_property
+    def found_out(self) -> dict[Any, Any]:
+        """What took long to find out about the batch, by what was asked; of this process alone."""
+        return {}
 
     @functools.cached_property
     def stored_digest(self) -> str:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STORE_BYTES = 512 * 2**20
-BLOCK_BYTES = 8 * 2**20
-CHUNK_BYTES = 2 * 2**20
+BLOCK_BYTES = 2 * 2**20
+CHUNK_BYTES = 2**20
 """What a task that reads holds before it hands it over."""
 TASKS = 1000
 """Most tasks that read: small jobs share one."""
@@ -108,7 +108,11 @@ def _records(
                 **actor,
             )
         )
-        found = answered.iter_batches(batch_size=None, batch_format="pyarrow")
+        found = answered.iter_batches(
+            batch_size=None,
+            batch_format="pyarrow",
+            prefetch_batches=0,  # a row is given when it comes
+        )
     tables: Generator[pa.Table, None, None] = iter(found)
     try:
         for table in tables:

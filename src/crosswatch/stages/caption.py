@@ -1,5 +1,6 @@
 """Describe pictures in sentences: BLIP, a table, or templates without weights."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from crosswatch.data.kept import Kept, hidden_beside, open_kept
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import BadBatchError, UserError
-from crosswatch.features.captioners import captioned
-from crosswatch.features.captions import CAPTIONS, FILE, write_captions
+from crosswatch.features.captioning.captioners import captioned
+from crosswatch.features.captioning.captions import CAPTIONS, FILE, write_captions
 from crosswatch.features.settings import CaptionConfig
 from crosswatch.features.source import Source, sources_of
 
@@ -77,12 +78,14 @@ def _directly(draft: artifacts.Draft, sources: Sequence[Source], caption: Captio
 def _with_blip(
     draft: artifacts.Draft, sources: Sequence[Source], caption: CaptionConfig, kept: Kept
 ) -> None:
-    from crosswatch.features.blip import BlipCaptioner
-    from crosswatch.features.captioners import write_said
+    from crosswatch.features.captioning.blip import BlipCaptioner
+    from crosswatch.features.captioning.captioners import write_said
     from crosswatch.features.extraction import Extraction
+    from crosswatch.features.weights.finding import absolute
 
+    blip = dataclasses.replace(caption.blip, weights=absolute(caption.blip.weights))
     extraction = Extraction(
-        encoder=BlipCaptioner(caption.blip, caption.frames, caption.compute.precision),
+        encoder=BlipCaptioner(blip, caption.frames, caption.compute.precision),
         compute=caption.compute,
         kept=kept,
         write=write_said(caption),

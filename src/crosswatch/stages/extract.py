@@ -10,7 +10,7 @@ from crosswatch.data.kept import hidden_beside, open_kept
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import UserError
-from crosswatch.features.captions import CAPTIONS, CaptionSet, open_captions
+from crosswatch.features.captioning.captions import CAPTIONS, CaptionSet, open_captions
 from crosswatch.features.encoder import Spans
 from crosswatch.features.encoders import ENCODERS
 from crosswatch.features.extraction import Extracted, Extraction

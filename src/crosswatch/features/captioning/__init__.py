@@ -1,0 +1,1 @@
+"""Sentences about pictures, and the table that holds them."""

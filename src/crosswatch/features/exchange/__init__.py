@@ -1,0 +1,1 @@
+"""Features that others computed, and ours in the form that others read."""

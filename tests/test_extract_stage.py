@@ -164,6 +164,22 @@ def test_killed_in_the_middle_it_goes_on_with_the_rows_that_are_missing(
     assert not list(unfinished.glob("unfinished-*"))
 
 
+@pytest.mark.slow
+def test_actors_of_ray_give_the_same_features(extracted: Path, tmp_path: Path) -> None:
+    many = ("features.compute.workers=2", "features.compute.batch_size=3")
+    found = open_features(extract(extracted.parent, tmp_path / "features", *many))
+    expected = open_features(extracted)
+    assert found.modalities == expected.modalities
+    for batch in expected.batches:
+        for name in expected.modalities:
+            ours, theirs = found.feature(batch, name), expected.feature(batch, name)
+            assert ours is not None
+            assert theirs is not None
+            np.testing.assert_array_equal(ours.valid, theirs.valid)
+            np.testing.assert_array_equal(ours.spans_s, theirs.spans_s)
+            np.testing.assert_allclose(ours.values, theirs.values, atol=1e-6)
+
+
 def test_a_recipe_that_needs_none_gets_empty_artifacts_with_the_reason(
     simulated: Path, tmp_path: Path
 ) -> None:

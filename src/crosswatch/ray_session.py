@@ -33,14 +33,14 @@ def ray_session(
         UserError: no Ray can be joined at this address.
     """
     progress.emit("progress", what="starting Ray", done=0, total=1)
-    _set_environment(address)
-    import ray
-
-    if ray.is_initialized():
+    if _is_running():
         yield
         return
     if address != LOCAL:
         _check(address)
+    _set_environment(address)
+    import ray
+
     started = {
         "num_cpus": cpus,
         "include_dashboard": False,
@@ -59,10 +59,21 @@ def ray_session(
         ray.shutdown()
 
 
+def _is_running() -> bool:
+    """Without importing it: that would settle what is set below."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def _set_environment(address: str) -> None:
     """Read by Ray when it is imported. Its servers listen on every interface, so nobody without
     this process's token may speak to one that was started here."""
     if address == LOCAL:
+        if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+            raise UserError(
+                "address is local, but this process loaded Ray for another one, and how it signs "
+                "in cannot be changed any more. Run this in a process of its own."
+            )
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -137,7 +137,7 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
     folder = run.artifacts["ingest"]
     manifest = artifacts.open_artifact(folder, verify=False)
     index = artifacts.read_json(folder / SET_INDEX)
-    facts["quarantined"] |= manifest.quarantined
+    facts["quarantined"] |= manifest.quarantined | _without_features(run)
     facts["batches"] = [entry["id"] for entry in index["batches"]]
     facts["warnings"] = list(manifest.warnings)
     lines = [("data", f"{len(facts['batches'])} batches: {', '.join(facts['batches'])}")]
@@ -153,6 +153,16 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
             offset = f"{device} {told['offset_s']:+.3f} ± {bound_s:.3f} s"
             lines.append(("sync", f"{name}: {offset} against the {against} clock"))
     return lines
+
+
+def _without_features(run: kubeflow.LocalRun) -> dict[str, str]:
+    """Batches that a captioner or an encoder refused."""
+    found: dict[str, list[str]] = {}
+    for stage in ("caption", "extract"):
+        manifest = artifacts.open_artifact(run.artifacts[stage], verify=False)
+        for batch, reason in manifest.quarantined.items():
+            found.setdefault(batch, []).append(reason)
+    return {batch: "; ".join(reasons) for batch, reasons in found.items()}
 
 
 def _quarantined(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ from crosswatch.features.captioning.blip import BlipCaptioner
 from crosswatch.features.encoder import Encoder, Model
 from crosswatch.features.pictures.clip import ClipEncoder
 from crosswatch.features.pictures.motion import MotionEncoder
-from crosswatch.features.running import Job, Refused, run
+from crosswatch.features.running.runner import Job, Refused, run
 from crosswatch.features.settings import (
     BlipConfig,
     ClipConfig,

@@ -13,9 +13,9 @@ from toy_encoders import Toy, encoded_of, job, plain, values_of
 
 from crosswatch.features.captioning.captions import Said
 from crosswatch.features.encoder import Failed, Vector
-from crosswatch.features.running import Job, run
+from crosswatch.features.running.runner import Job, run
+from crosswatch.features.running.shards import Shards
 from crosswatch.features.settings import ComputeConfig
-from crosswatch.features.shards import Shards
 
 ROWS = 10
 
@@ -121,9 +121,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from toy_encoders import Toy, job
-from crosswatch.features.running import run
+from crosswatch.features.running.runner import run
 from crosswatch.features.settings import ComputeConfig
-from crosswatch.features.shards import Shards
+from crosswatch.features.running.shards import Shards
 folder = Path(sys.argv[1])
 shards = Shards(folder / "shards", 50, 8)
 toy = Toy(killing=frozenset({("a", 37)}), log=folder / "log")

@@ -18,10 +18,10 @@ from toy_encoders import Cell, Toy, ToyModel, expected, job, plain
 
 from crosswatch.errors import ResourceError, UserError
 from crosswatch.features.encoder import Failed, Identity, Input, Rows
-from crosswatch.features.running import AHEAD, Done, Job, Refused, run
+from crosswatch.features.running.runner import AHEAD, Done, Job, Refused, run
+from crosswatch.features.running.work import REASON
 from crosswatch.features.settings import ComputeConfig
 from crosswatch.features.source import Source
-from crosswatch.features.work import REASON
 from crosswatch.ray_session import ray_session
 
 CPU = ComputeConfig(device="cpu", batch_size=4)
@@ -260,7 +260,8 @@ def in_a_process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_an_encoder_without_weights_runs_without_torch_and_ray() -> None:
-    code = "import sys; from toy_encoders import *; from crosswatch.features.running import run\n"
+    code = "import sys; from toy_encoders import *\n"
+    code += "from crosswatch.features.running.runner import run\n"
     code += "from crosswatch.features.settings import ComputeConfig\n"
     code += "assert len(list(run(Toy(), [job('a', range(9))], ComputeConfig()))) == 9\n"
     code += "sys.exit(', '.join({'torch', 'ray'} & set(sys.modules)) or 0)"

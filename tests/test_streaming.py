@@ -11,7 +11,7 @@ import pytest
 from toy_encoders import Cell, Toy, expected, job, plain
 
 from crosswatch.errors import ResourceError, UserError
-from crosswatch.features.running import Job, Refused, run
+from crosswatch.features.running.runner import Job, Refused, run
 from crosswatch.features.settings import ComputeConfig
 from crosswatch.ray_session import ray_session
 
@@ -161,7 +161,7 @@ def test_what_can_never_be_had_is_refused() -> None:
 JOINING = """
 import sys
 from toy_encoders import *
-from crosswatch.features.running import run
+from crosswatch.features.running.runner import run
 from crosswatch.features.settings import ComputeConfig
 compute = ComputeConfig(workers=1, address=sys.argv[1])
 print(len(list(run(Toy(), [job("a", range(9))], compute))))

@@ -11,8 +11,8 @@ from crosswatch.data.originals import OriginalPlace
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.features.encoder import Encoded, Failed, Identity, Input, Rows, Vector
+from crosswatch.features.running.work import Job
 from crosswatch.features.source import Source
-from crosswatch.features.work import Job
 
 Cell = tuple[str, int]  # batch and row
 

@@ -137,7 +137,7 @@ def _data(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]
     folder = run.artifacts["ingest"]
     manifest = artifacts.open_artifact(folder, verify=False)
     index = artifacts.read_json(folder / SET_INDEX)
-    facts["quarantined"] |= manifest.quarantined | _without_features(run)
+    facts["quarantined"] |= {**manifest.quarantined, **_without_features(run)}
     facts["batches"] = [entry["id"] for entry in index["batches"]]
     facts["warnings"] = list(manifest.warnings)
     lines = [("data", f"{len(facts['batches'])} batches: {', '.join(facts['batches'])}")]

@@ -1,5 +1,6 @@
 """One encoder over many batches: only what no earlier run has computed, and kept piece by piece."""
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +13,9 @@ from crosswatch import artifacts, progress
 from crosswatch.data.kept import Kept
 from crosswatch.errors import BadBatchError
 from crosswatch.features.encoder import Encoder, Failed, Spans
-from crosswatch.features.running import Job, Refused, run
+from crosswatch.features.running.runner import Job, Refused, run
+from crosswatch.features.running.shards import Shards
 from crosswatch.features.settings import ComputeConfig
-from crosswatch.features.shards import Shards
 from crosswatch.features.source import Source
 
 RowsInOrder = Callable[[], Iterator[tuple[int, Any]]]
@@ -65,13 +66,19 @@ class Extraction:
     def _fill(self, works: Sequence["_Work"]) -> None:
         jobs = [Job(source=work.source, rows=work.shards.missing()) for work in works]
         meter = progress.Meter(self.encoder.identity.name)
-        for found in run(self.encoder, jobs, self.compute, meter=meter):
-            work = works[found.job]
-            if isinstance(found, Refused):
-                work.refused = found.reason
-            else:
-                work.shards.add(found.row, found.value)
-                work.computed += 1
+        with contextlib.ExitStack() as unfinished:
+            for work in works:
+                unfinished.enter_context(work.shards)  # keeps what is done, whatever happens
+            answers = unfinished.enter_context(
+                contextlib.closing(run(self.encoder, jobs, self.compute, meter=meter))
+            )
+            for found in answers:
+                work = works[found.job]
+                if isinstance(found, Refused):
+                    work.refused = found.reason
+                else:
+                    work.shards.add(found.row, found.value)
+                    work.computed += 1
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -103,7 +110,7 @@ class _Work:
             basis=basis,
             spans_s=spans_s,
             folder=None if refused else kept.find(key),
-            shards=Shards(kept.root / f"unfinished-{key}", len(spans_s), compute.shard_rows),
+            shards=Shards(_unfinished(kept, key), len(spans_s), compute.shard_rows),
             refused=refused,
         )
 
@@ -112,7 +119,6 @@ class _Work:
         kept, identity = extraction.kept, extraction.encoder.identity
         if self.refused:
             return
-        self.shards.close()
         failed = {row: found for row, found in self.shards.rows() if isinstance(found, Failed)}
         allowed = max(1, int(extraction.compute.max_failed_share * len(self.spans_s)))
         if len(failed) > allowed or (failed and len(failed) == len(self.spans_s)):
@@ -121,6 +127,7 @@ class _Work:
                 f"{identity.name}: {len(failed)} of {len(self.spans_s)} rows failed; allowed "
                 f"{allowed} (compute.max_failed_share). The first: {first}"
             )
+            self._forget(kept)  # so that they are tried again
             return
         with artifacts.create(
             kept.place(self.key),
@@ -140,5 +147,13 @@ class _Work:
             artifacts.write_json(draft / f"{identity.name}.json", facts)
             draft.counts.update({"rows": len(self.spans_s), "failed": len(failed)})
         kept.publish(self.key)
-        shutil.rmtree(kept.root / f"unfinished-{self.key}", ignore_errors=True)
+        self._forget(kept)
         self.folder = kept.place(self.key)
+
+    def _forget(self, kept: Kept) -> None:
+        shutil.rmtree(_unfinished(kept, self.key), ignore_errors=True)
+
+
+def _unfinished(kept: Kept, key: str) -> Path:
+    """Where finished rows of a batch lie until all of them are there."""
+    return kept.root / f"unfinished-{key}"

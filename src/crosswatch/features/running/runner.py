@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 
 from crosswatch.features.encoder import Encoder, Failed, Input
+from crosswatch.features.running.work import CarefulModel, Done, Job, Refused, device_of, read
 from crosswatch.features.settings import ComputeConfig
-from crosswatch.features.work import CarefulModel, Done, Job, Refused, device_of, read
 
 __all__ = ["Done", "Job", "Refused", "run"]
 
@@ -24,7 +24,7 @@ def run(
     compute: ComputeConfig,
     *,
     meter: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Done | Refused]:
+) -> Generator[Done | Refused, None, None]:
     """Every row of every job once, in no promised order; of a refused job those that came first.
 
     The rows' values depend neither on batch_size nor on workers. The model is loaded once (by each
@@ -40,7 +40,7 @@ def run(
     if not any(len(job.rows) for job in jobs):
         return
     if compute.workers:
-        from crosswatch.features.streaming import stream
+        from crosswatch.features.running.streaming import stream
 
         results = stream(encoder, jobs, compute)
     else:

@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from crosswatch.errors import ResourceError, UserError
 from crosswatch.features.encoder import Encoder, Failed, Input
+from crosswatch.features.running.work import (
+    CarefulModel,
+    Done,
+    Job,
+    Refused,
+    device_of,
+    read,
+    reason_of,
+)
 from crosswatch.features.settings import ComputeConfig
-from crosswatch.features.work import CarefulModel, Done, Job, Refused, device_of, read, reason_of
 from crosswatch.ray_session import LOCAL, ray_session
 
 if TYPE_CHECKING:

@@ -4,22 +4,18 @@ A folder of artifacts, each named by a key: the digest of everything that its co
 With a store, what any machine computed is known to all: `kept/KEY.json` there names the artifact.
 """
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from crosswatch import artifacts, progress
+from crosswatch.data.holding import held
 from crosswatch.data.store.opening import open_store
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.store.stored import Store
 from crosswatch.errors import UserError
-
-LOCK_TIMEOUT_S = 1800
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,27 +30,9 @@ class Kept:
         """Where the artifact of this key is to be written, by artifacts.create."""
         return self.root / key
 
-    @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[None]:
+    def held(self, name: str) -> AbstractContextManager[None]:
         """One process of this machine at a time works on what is named; others wait."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.root}: cannot be written: {error.strerror}. Name a folder that you own."
-            ) from error
-        lock = FileLock(self.root / f".{name}.lock", timeout=LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"{self.root}: another run has been working there for {LOCK_TIMEOUT_S} s. Wait "
-                "for that run, or end it."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return held(self.root, name, what=f"{self.root}: another run has been working there")
 
     def find(self, key: str) -> Path | None:
         """The artifact of a key, verified; fetched from the store if it is not here."""

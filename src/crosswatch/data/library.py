@@ -8,13 +8,13 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from crosswatch import artifacts, progress
+from crosswatch.data.holding import held
 from crosswatch.data.store.objects import Objects
 from crosswatch.data.store.stored import Store
 from crosswatch.data.sums import ID_PATTERN
@@ -24,7 +24,6 @@ BATCH = "batch"
 SOURCE = "source.json"
 POINTERS = "batches"
 DELIVERIES = "deliveries"
-LOCK_TIMEOUT_S = 1800
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,27 +58,10 @@ class Library:
         """Where deliveries that lie elsewhere are brought to."""
         return self.root / DELIVERIES
 
-    @contextlib.contextmanager
-    def held(self, batch_id: str) -> Iterator[None]:
+    def held(self, batch_id: str) -> AbstractContextManager[None]:
         """One run of this machine at a time looks for, writes and links a batch."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot be written: {error.strerror}. Name a folder that you own."
-            ) from error
-        lock = FileLock(self.folder / f".{batch_id}.lock", timeout=LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"{batch_id}: another run has been ingesting it for {LOCK_TIMEOUT_S} s. "
-                "Wait for that run, or end it."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        what = f"{batch_id}: another run has been ingesting it"
+        return held(self.folder, batch_id, what=what)
 
     def arrival_of(self, batch_id: str) -> str | None:
         """Digest of the delivery that the library's batch was made from; None if there is none.

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -18,8 +19,9 @@ from crosswatch import artifacts, config
 from crosswatch.data.adapters import Arrival, Found
 from crosswatch.data.batches import Batch
 from crosswatch.data.deliveries import Deliveries, reopen_deliveries
+from crosswatch.data.holding import held
 from crosswatch.data.ingestion import IngestConfig
-from crosswatch.data.library import LOCK_TIMEOUT_S, SOURCE
+from crosswatch.data.library import SOURCE
 from crosswatch.data.raw import RawBatch
 from crosswatch.data.store.place import Place, parse_place
 from crosswatch.data.store.settings import TransferConfig
@@ -128,7 +130,7 @@ class Original:
 
     @property
     def _video(self) -> RawVideo:
-        assert self.raw.video is not None, "open_original refuses a delivery without video"
+        assert self.raw.video is not None, "a batch without video has no pictures to ask for"
         return self.raw.video
 
     @functools.cached_property
@@ -139,7 +141,7 @@ class Original:
 def open_original(place: OriginalPlace, batch: Batch) -> Original:
     """
     Raises:
-        BadBatchError: the delivery is gone, was changed, or has no video.
+        BadBatchError: the delivery is gone or was changed.
     """
     where = _where(place, batch)
     return _read(where, _arrival(where, batch.id, batch.digest))
@@ -235,35 +237,15 @@ def _arrival(where: _Where, batch_id: str, digest: str) -> Arrival:
 @functools.lru_cache(maxsize=4)
 def _read(where: _Where, arrival: Arrival) -> Original:
     deliveries, _ = _find(where)
-    is_here = arrival.path.exists()
+    is_here, name = arrival.path.exists(), arrival.digest[:12]
     try:
-        with contextlib.nullcontext() if is_here else _alone(where.fetched, arrival.digest[:12]):
+        with contextlib.nullcontext() if is_here else _alone(where.fetched, name):
             raw = deliveries.read(arrival)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise BadBatchError(f"its delivery {where.name} is not whole: {error}. {MEND}") from error
-    if raw.video is None:
-        raise BadBatchError(
-            f"its delivery {where.name} holds no video, so there are no pictures to look at. "
-            "Choose encoders that need none, or deliver the batch with its video."
-        )
     return Original(raw=raw, path=arrival.path)
 
 
-@contextlib.contextmanager
-def _alone(fetched: Path, name: str) -> Iterator[None]:
+def _alone(fetched: Path, name: str) -> AbstractContextManager[None]:
     """One process of this machine at a time brings a delivery here; the others find it."""
-    from filelock import FileLock, Timeout
-
-    fetched.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(fetched / f".{name}.lock", timeout=LOCK_TIMEOUT_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{fetched}: another run has been fetching for {LOCK_TIMEOUT_S} s. "
-            "Wait for that run, or end it."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return held(fetched, name, what=f"{fetched}: another run has been fetching")

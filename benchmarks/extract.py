@@ -333,7 +333,7 @@ def caption_loop_hz(weights: Path, path: Path, seconds: int) -> float:
         for at, frame in enumerate(container.decode(video=0)):
             if at % RATE_HZ == 0:
                 inputs = processor(images=frame.to_image(), return_tensors="pt")
-                model.generate(**inputs, max_new_tokens=10, num_beams=1, do_sample=False)
+                model.generate(**inputs, max_length=10, num_beams=1, do_sample=False)
     return seconds / (time.perf_counter() - begun)
 
 

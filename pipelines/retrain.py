@@ -101,6 +101,7 @@ def retrain(
                 labels=labels.output,
             )
             checkpoint.set_caching_options(False)
+            checkpoint.after(features)  # what cannot be encoded must not be promoted without
             evaluation = evaluate(
                 settings=settings,
                 workspace=workspace,

@@ -160,7 +160,7 @@ class Direct:
             asked = self.processor(images=picture, text=config.prompt or None, return_tensors="pt")
             with torch.inference_mode():
                 (tokens,) = self.model.generate(
-                    **asked, max_new_tokens=config.max_length, num_beams=config.beams
+                    **asked, max_length=config.max_length, num_beams=config.beams
                 ).tolist()
             found.append(ended(tokens))
         return found
@@ -226,7 +226,7 @@ def test_a_caption_does_not_depend_on_its_neighbours(
 def test_half_precision_scores_a_caption_much_the_same(
     filmed: Source, weights: Path, precision: str
 ) -> None:
-    config = BlipConfig(max_length=1)
+    config = BlipConfig(max_length=2)
     exact, half = blip(weights, config), blip(weights, config, precision)
     inputs = looked_at(exact, filmed)
     wanted, found = exact.load("cpu")(inputs), half.load("cpu")(inputs)
@@ -243,18 +243,6 @@ def test_small_pictures_travel_and_each_comes_once(filmed: Source, weights: Path
     assert {(v.dtype.name, v.shape) for each in found for v in each.values.values()} == {
         ("uint8", (3, SIZE_PX, SIZE_PX))
     }
-
-
-def test_frames_that_show_one_picture_are_told_of_it_each(
-    filmed: Source, weights: Path, tmp_path: Path
-) -> None:
-    repeated = np.load(filmed.folder / "frame_sources.npy")
-    repeated[10] = repeated[5]  # it could not be decoded, and ingest repeated the one before
-    np.save(tmp_path / "frame_sources.npy", repeated)
-    source = dataclasses.replace(filmed, folder=tmp_path)
-    vars(source).update(batch=filmed.batch, original=filmed.original)
-    inputs = looked_at(blip(weights, BlipConfig()), source)
-    np.testing.assert_array_equal(inputs[1]["pixels"], inputs[2]["pixels"])
 
 
 def test_a_picture_that_is_gone_is_a_failed_row(tmp_path: Path, weights: Path) -> None:

@@ -38,7 +38,7 @@ SHAPES = {
     "high definition": (720, 1280),
 }
 GREY_LEVELS = 1  # between torch's and Pillow's resizing of pictures; 2 where a few pixels grow
-COUNT = 21
+COUNT = 42
 
 
 def picture(shape: tuple[int, ...], *, seed: int = 0) -> np.ndarray:
@@ -108,12 +108,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path, video: Path) -> Source:
-    """Stored frames at 10 Hz; every picture is shown twice, and the second recording begins at
-    2.5 s."""
-    np.save(tmp_path / "frame_sources.npy", np.arange(2 * COUNT) // 2)
+    """Stored frames at 10 Hz, of which the second recording begins at 2.5 s."""
+    np.save(tmp_path / "frame_sources.npy", np.arange(COUNT))
     place = OriginalPlace(ingest={}, fetched=tmp_path, transfer=TransferConfig())
     made = Source(batch_id="batch-1", batch_digest="d", folder=tmp_path, place=place)
-    stored = batch(seconds=2 * COUNT / 10, segments=((0.0, 2.05), (2.45, 5.0)))
+    stored = batch(seconds=COUNT / 10, segments=((0.0, 2.05), (2.45, 5.0)))
     shown = RawVideo(path=video, times_s=None, rate_hz=10.0)
     raw = RawBatch(id="batch-1", plant="", started_at="", video=shown, signal=None)
     vars(made).update(batch=stored, original=Original(raw=raw, path=video))
@@ -329,7 +328,7 @@ def test_rows_look_at_the_pictures_behind_their_frames(folder: Path, source: Sou
     assert spans[5, 1] == pytest.approx(2.1)
     frames = np.rint(spans[:, 0] * 10).astype(int)
     pictures = dict(source.original.pictures(np.arange(COUNT)))
-    theirs = their_vectors(folder, [pictures[frame // 2] for frame in frames])
+    theirs = their_vectors(folder, [pictures[frame] for frame in frames])
     ours = encoded(encoder, all_inputs(encoder, source))
     assert cosine(ours, theirs).min() >= 0.999
 
@@ -344,14 +343,18 @@ def test_ten_crops_are_ten_vectors_of_a_row(folder: Path, source: Source) -> Non
         np.testing.assert_allclose(row, alone(list(each.values["pixels"])), atol=1e-5)
 
 
-def test_rows_that_share_a_picture_are_read_in_one_pass(folder: Path, source: Source) -> None:
+def test_a_frame_that_stands_in_for_a_lost_one_is_a_failed_row(
+    folder: Path, source: Source
+) -> None:
+    shown = np.arange(COUNT)
+    shown[[4, 5]] = 3
+    np.save(source.folder / "frame_sources.npy", shown)
     encoder = ClipEncoder(named(folder, take="frames"), "fp32")
-    rows = np.array([3, 4, 5, 20, 30])
-    found = list(encoder.inputs(source, rows))
-    assert sorted(each.row for each in found) == rows.tolist()
-    by_row = {each.row: each.values["pixels"] for each in found if isinstance(each, Input)}
-    assert (by_row[4] == by_row[5]).all()
-    assert (by_row[3] != by_row[4]).any()
+    rows = np.array([3, 4, 5, 20])
+    found = {each.row: each for each in encoder.inputs(source, rows)}
+    assert sorted(found) == rows.tolist()
+    assert [row for row, each in found.items() if isinstance(each, Failed)] == [4, 5]
+    assert found[4].reason == "its picture could not be decoded by ingest either"
 
 
 def test_a_picture_that_cannot_be_decoded_fails_its_rows_only(folder: Path, source: Source) -> None:
@@ -371,9 +374,8 @@ def test_a_picture_that_cannot_be_decoded_fails_its_rows_only(folder: Path, sour
     found = list(encoder.inputs(source, rows))
     assert sorted(each.row for each in found) == rows.tolist()
     failed = {each.row: each.reason for each in found if isinstance(each, Failed)}
-    assert failed == dict.fromkeys((8, 9), "picture 4 cannot be decoded") | dict.fromkeys(
-        (36, 37), "picture 20 cannot be decoded"
-    )
+    last = COUNT - 1 - 4  # four frames lie in the pause
+    assert failed == {4: "picture 4 cannot be decoded", last: "picture 41 cannot be decoded"}
 
 
 def test_a_batch_without_video_gives_no_rows(folder: Path, source: Source) -> None:

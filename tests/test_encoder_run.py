@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from plants import Plant, facts
+from plants import MODEL, Plant, facts
 from tiny_bert import make_tiny_bert
 from tiny_blip import write_tiny_blip
 from tiny_clip import save_folder
@@ -74,8 +74,11 @@ def test_captions_and_features_join_the_run(plant: Plant, options: tuple[str, ..
 def test_missing_weights_end_the_run_with_one_line_that_names_the_option(
     plant: Plant, options: tuple[str, ...]
 ) -> None:
+    before = len(plant.registry.client.search_model_versions(f"name = '{MODEL}'"))
     ended = plant.run(*options, "--set", "features.clip.weights.source=nowhere/ViT-B-16.pt")
     assert ended.returncode == 2
+    versions = plant.registry.client.search_model_versions(f"name = '{MODEL}'")
+    assert len(versions) == before, "nothing is trained or promoted"
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("crosswatch run: ")]
     assert "features.clip.weights.source" in line
     assert "features.encoders=[motion]" in line

@@ -10,8 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from deliveries import seal
+from tiny_bert import make_tiny_bert
+from tiny_clip import save_folder
 
 from crosswatch import artifacts, config, experiment, progress, stages
 from crosswatch.data.batches import open_set
@@ -49,7 +53,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extract(simulated: Path, out: Path, *overrides: str, known: Path | None = None) -> Path:
-    places = {"batches": simulated / "batches", "captions": simulated / "captions"}
+    places = {"batches": simulated / "batches"}
+    if (simulated / "captions").exists():
+        places["captions"] = simulated / "captions"
     call("extract", *overrides, **places, out=out, known=known or out.parent / "known")
     return out
 
@@ -145,7 +151,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_rows_that_are_missing(
     command += [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
         until = time.monotonic() + 60
-        unfinished = tmp_path / ".features.known"
+        unfinished = tmp_path / ".known" / "features"
         while not any(path.is_file() for path in unfinished.glob("unfinished-*/*")):
             assert running.poll() is None, running.stderr and running.stderr.read()
             assert time.monotonic() < until
@@ -164,11 +170,143 @@ def test_killed_in_the_middle_it_goes_on_with_the_rows_that_are_missing(
     assert not list(unfinished.glob("unfinished-*"))
 
 
+def test_a_batch_is_kept_as_soon_as_its_last_row_is_there(simulated: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "crosswatch", "extract", "--out", str(tmp_path / "features")]
+    command += ["--batches", str(simulated / "batches"), "--known", str(tmp_path / "known")]
+    settings = (*SMALL, "features.encoders=[motion]", "features.compute.batch_size=1")
+    command += [part for setting in settings for part in ("--set", setting)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        until = time.monotonic() + 60
+        while not list((tmp_path / "known").glob(f"*/{artifacts.MANIFEST}")):
+            assert running.poll() is None, running.stderr and running.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        os.kill(running.pid, signal.SIGKILL)
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_changed_weight_file_makes_new_features(simulated: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "clip"
+    settings = ("features.encoders=[clip]", f"features.clip.weights.source={weights}")
+    made = []
+    for turn, seed in enumerate((0, 1, 0)):
+        shutil.rmtree(weights, ignore_errors=True)
+        save_folder(weights, seed=seed)
+        made.append(inodes(extract(simulated, tmp_path / f"features-{turn}", *settings)))
+    assert made[0] == made[2]
+    assert not set(made[0].values()) & set(made[1].values())
+
+
+@pytest.fixture(scope="module")
+def damaged(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One batch as it is, and one of which a packet in the middle is noise."""
+    folder = tmp_path_factory.mktemp("damaged")
+    shutil.copytree(simulated / "arrivals", folder / "arrivals")
+    broken = sorted((folder / "arrivals").glob("furnace-*"))[0]
+    seal(broken, lambda at: break_picture(at / "video.mp4", 700))
+    call("ingest", arrivals=folder / "arrivals", out=folder / "batches")
+    return folder
+
+
+def break_picture(path: Path, at: int) -> None:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[at].pos, packets[at].size
+    data = bytearray(path.read_bytes())
+    data[place : place + size] = b"\xff" * size
+    path.write_bytes(data)
+
+
+CLIPPED = ("features.encoders=[clip]", "features.clip.take=frames")
+
+
+def test_a_corrupt_picture_is_a_row_without_value_and_the_others_are_right(
+    simulated: Path, damaged: Path, tmp_path: Path
+) -> None:
+    settings = (*CLIPPED, f"features.clip.weights.source={save_folder(tmp_path / 'clip')}")
+    whole = open_features(extract(simulated, tmp_path / "whole", *settings))
+    found = open_features(extract(damaged, tmp_path / "found", *settings))
+    ours, expected = (set_.feature("furnace-0001", "clip") for set_ in (found, whole))
+    assert ours is not None
+    assert expected is not None
+    lost = np.flatnonzero(~ours.valid)
+    assert lost.size
+    assert not ours.values[lost].any()
+    facts = json.loads((found.folder / "furnace-0001/clip.json").read_text())
+    assert set(facts["failed"]) == {str(row) for row in lost}
+    assert "could not be decoded" in next(iter(facts["failed"].values()))
+    np.testing.assert_array_equal(ours.values[: lost[0]], expected.values[: lost[0]])
+    np.testing.assert_array_equal(ours.values[-60:], expected.values[-60:])
+    counts = artifacts.open_artifact(found.folder).counts
+    assert counts["clip_failed"] == lost.size
+
+
+def test_more_failed_rows_than_allowed_leave_the_batch_out_and_a_higher_limit_takes_it(
+    damaged: Path, tmp_path: Path
+) -> None:
+    settings = (*CLIPPED, f"features.clip.weights.source={save_folder(tmp_path / 'clip')}")
+    known = tmp_path / "known"
+
+    def manifest(share: float) -> artifacts.Manifest:
+        limit = f"features.compute.max_failed_share={share}"
+        return artifacts.open_artifact(
+            extract(damaged, tmp_path / f"features-{share}", *settings, limit, known=known)
+        )
+
+    refused = manifest(0.0)
+    assert set(refused.quarantined) == {"furnace-0001"}
+    reason = refused.quarantined["furnace-0001"]
+    assert "rows of clip failed; allowed 0 (compute.max_failed_share 0). The first: " in reason
+    assert not manifest(0.5).quarantined
+    again = manifest(0.0)
+    assert "as was found before" in again.quarantined["furnace-0001"], "what is kept is held to it"
+
+
+def test_features_made_without_a_store_are_published_when_there_is_one(
+    simulated: Path, tmp_path: Path
+) -> None:
+    extract(simulated, tmp_path / "features", "features.encoders=[mel]")
+    places = {"batches": simulated / "batches", "store": tmp_path / "store"}
+    mel = "features.encoders=[mel]"
+    call("extract", mel, **places, out=tmp_path / "again", known=tmp_path / "known")
+    call("extract", mel, **places, out=tmp_path / "there", known=tmp_path / "other-machine")
+    with progress.shown(_Silent()) as events:
+        call("extract", mel, **places, out=tmp_path / "third", known=tmp_path / "third-machine")
+        told = [json.loads(line) for line in events.read_text().splitlines()]
+    (outcome,) = [event["text"] for event in told if event["event"] == "outcome"]
+    rows = outcome.removeprefix("rows: mel ").split()[0]
+    assert outcome == f"rows: mel {rows} ({rows} known)"
+
+
+def test_an_output_that_is_an_input_is_refused_and_stays(simulated: Path, tmp_path: Path) -> None:
+    shutil.copytree(simulated / "batches", tmp_path / "batches")
+    with pytest.raises(UserError, match=r"another kind \(batch-set, not features\)"):
+        call("extract", batches=tmp_path / "batches", out=tmp_path / "batches",
+             captions=simulated / "captions")  # fmt: skip
+    open_set(tmp_path / "batches")
+
+
+def test_text_without_captions_is_refused(simulated: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--captions is missing, which features.encoders hashed"):
+        call("extract", batches=simulated / "batches", out=tmp_path / "features")
+    call("caption", "caption.source=none", batches=simulated / "batches", out=tmp_path / "none")
+    with pytest.raises(UserError, match=r"none holds no captions, which features.encoders hashed"):
+        call("extract", batches=simulated / "batches", captions=tmp_path / "none",
+             out=tmp_path / "features")  # fmt: skip
+
+
 @pytest.mark.slow
 def test_actors_of_ray_give_the_same_features(extracted: Path, tmp_path: Path) -> None:
+    weights = (
+        "features.encoders=[clip, distilbert, motion, mel, hashed]",
+        f"features.clip.weights.source={save_folder(tmp_path / 'clip')}",
+        f"features.distilbert.weights.source={make_tiny_bert(tmp_path / 'bert')}",
+    )
     many = ("features.compute.workers=2", "features.compute.batch_size=3")
-    found = open_features(extract(extracted.parent, tmp_path / "features", *many))
-    expected = open_features(extracted)
+    source = extracted.parent
+    expected = open_features(extract(source, tmp_path / "one", *weights))
+    known = tmp_path / "elsewhere"
+    found = open_features(extract(source, tmp_path / "many", *weights, *many, known=known))
     assert found.modalities == expected.modalities
     for batch in expected.batches:
         for name in expected.modalities:

@@ -69,6 +69,15 @@ def test_rows_between_are_those_that_overlap(
     assert rows.tolist() == overlap
 
 
+@given(spans_s=SPANS, at_s=st.floats(-2.0, 60.0), within_s=st.floats(0.0, 5.0))
+def test_rows_that_ended_know_nothing_of_what_came_after(
+    spans_s: np.ndarray, at_s: float, within_s: float
+) -> None:
+    (row,) = feature(spans_s).rows_ended_by(np.array([at_s]), within_s=within_s)
+    ended = [k for k, (_, stop_s) in enumerate(spans_s) if at_s - within_s <= stop_s <= at_s]
+    assert row == (ended[-1] if ended else -1)
+
+
 def test_of_overlapping_rows_the_one_that_began_last_tells() -> None:
     found = feature(np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]]))
     assert found.rows_at(np.array([0.5, 1.5, 2.5, 4.0])).tolist() == [0, 1, 2, 2]
@@ -141,7 +150,11 @@ def written(tmp_path: Path) -> Path:
         write_feature(draft.path / "batch-1", "mel", feature(np.array([[0.0, 1.0]]), width=7))
         facts = {"name": "mel", "weights": "", "preprocessing": {}, "version": "1", "digest": "d"}
         artifacts.write_json(draft / "batch-1/mel.json", {**facts, "modalities": ["mel"]})
-        index = {"batches": ["batch-1", "batch-2"], "modalities": modalities_in(draft.path)}
+        index = {
+            "batches": ["batch-1", "batch-2"],
+            "encoders": ["mel", "hashed"],
+            "modalities": modalities_in(draft.path),
+        }
         artifacts.write_json(draft / INDEX, index)
     return tmp_path / "features"
 
@@ -154,11 +167,17 @@ def test_an_artifact_tells_its_modalities_and_gives_memory_mapped_arrays(written
     assert mel is not None
     assert isinstance(mel.values, np.memmap)
     assert found.feature("batch-2", "mel") is None
+    assert found.feature("batch-1", "hashed_tokens") is None, "it ran, and had nothing to look at"
 
 
 def test_a_modality_that_is_not_there_is_named_with_what_is(written: Path) -> None:
     with pytest.raises(UserError, match=r"holds no 'clip'; it holds mel. Add it to features"):
         open_features(written).feature("batch-1", "clip")
+
+
+def test_a_batch_that_is_not_there_is_named_with_those_that_are(written: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no batch 'batch-3'; it holds batch-1, batch-2"):
+        open_features(written).feature("batch-3", "mel")
 
 
 def test_a_changed_byte_is_found(written: Path) -> None:

@@ -87,9 +87,10 @@ def create(
     """Write an artifact: commit it when the block ends well, leave nothing when it does not.
 
     Raises:
-        UserError: `out` holds something else than an artifact, or cannot be written.
+        UserError: `out` holds something else than an artifact of this kind, or cannot be written.
     """
     check_replaceable(out)
+    _refuse_another_kind(out, kind)
     temporary = _temporary_beside(out)
     try:
         draft = Draft(temporary)
@@ -146,6 +147,19 @@ def check_replaceable(out: Path) -> None:
     """
     if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an artifact. Name another --out or remove it.")
+
+
+def _refuse_another_kind(out: Path, kind: str) -> None:
+    """An --out that is one of the inputs by mistake would be gone."""
+    try:
+        standing = open_artifact(out, verify=False)
+    except UserError:  # nothing, or damaged: it may go
+        return
+    if standing.kind != kind:
+        raise UserError(
+            f"{out}: holds an artifact of another kind ({standing.kind}, not {kind}). Name another "
+            "--out or remove it."
+        )
 
 
 def commit(manifest: Manifest, folder: Path, out: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line. A stage's signature is its command: a Path is a flag, the rest are sections."""
 
 import functools
+import inspect
 import sys
 import traceback
 from collections.abc import Sequence
@@ -135,7 +136,7 @@ def _stage_command(name: str) -> click.Command:
                      help=ROLES[flag] + ("" if optional else "  [required]"))
         for flag, optional in paths.items()
     ]  # fmt: skip
-    doc = (stages.function_of(name).__doc__ or "").strip()
+    doc = inspect.getdoc(stages.function_of(name)) or ""
     text = f"{STAGES[name].summary}\n\n{doc}\n\n\b\nExample:\n  {STAGES[name].example}"
     return Configured(name, params=list(flags), callback=call, help=text)
 
@@ -325,7 +326,7 @@ def _guarded(arguments: list[str]) -> int:
         click.echo(f"{named}: {' '.join(text.split())}", err=True)
         return MISTAKE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
+        click.echo("stopped; the same command goes on behind what is finished", err=True)
         return 130
     except Exception as error:
         line = explained(error)

@@ -63,7 +63,7 @@ def open_kept(root: Path, *, kind: str, store: Place | None, transfer: TransferC
 
 def hidden_beside(out: Path, name: str) -> Path:
     """Where a stage keeps what outlives its output, if it was given no place for it."""
-    return out.parent / f".{out.name}.{name}"
+    return out.parent / ".known" / name
 
 
 def _pointer(key: str) -> str:

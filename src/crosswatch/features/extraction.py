@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crosswatch import artifacts, progress
 from crosswatch.data.kept import Kept
 from crosswatch.errors import BadBatchError
@@ -21,6 +19,8 @@ from crosswatch.features.source import Source
 RowsInOrder = Callable[[], Iterator[tuple[int, Any]]]
 Write = Callable[[Path, Source, Spans, RowsInOrder], tuple[str, ...]]
 """Writes a batch's files from its rows; the modalities that they hold."""
+Basis = Mapping[str, str]
+"""What a batch's rows depend on beside the encoder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,46 +29,48 @@ class Extracted:
 
     folders: Mapping[str, Path]
     refused: Mapping[str, str]
-    rows: int
-    computed: int  # rows that were not there already
+    rows: int  # of the batches that were not refused
+    computed: int  # of them, those that were not there already
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Extraction:
     encoder: Encoder
     compute: ComputeConfig
     kept: Kept
     write: Write
 
-    def over(self, sources: Sequence[Source], basis: Mapping[str, Any]) -> Extracted:
-        """`basis` is what a batch's rows depend on beside the encoder, by the batch's id."""
-        identity = self.encoder.identity
-        keys = {
-            source.batch_id: artifacts.digest_of([identity.digest, basis[source.batch_id]])
-            for source in sources
-        }
-        with self.kept.held(identity.digest):
-            works = [
-                _Work.plan(self, source, keys[source.batch_id], dict(basis[source.batch_id]))
-                for source in sources
-            ]
-            missing = [work for work in works if work.folder is None and not work.refused]
-            self._fill(missing)
-            for work in missing:
-                work.commit(self)
+    def over(self, sources: Sequence[Source], basis: Mapping[str, Basis]) -> Extracted:
+        """Every batch, with its `basis` by its id."""
+        digest = self.encoder.identity.digest
+        with self.kept.held(digest):
+            works = []
+            for source in sources:
+                depends = basis[source.batch_id]
+                key = artifacts.digest_of([digest, dict(depends)])
+                works.append(_Work(extraction=self, source=source, key=key, basis=depends))
+            for work in works:
+                work.look_for()
+            self._fill([work for work in works if work.is_open])
+        done = [work for work in works if work.folder is not None]
         return Extracted(
-            folders={work.source.batch_id: work.folder for work in works if work.folder},
+            folders={work.source.batch_id: work.folder for work in done if work.folder},
             refused={work.source.batch_id: work.refused for work in works if work.refused},
-            rows=sum(len(work.spans_s) for work in works),
-            computed=sum(work.computed for work in works),
+            rows=sum(work.rows for work in done),
+            computed=sum(work.computed for work in done),
         )
 
     def _fill(self, works: Sequence["_Work"]) -> None:
-        jobs = [Job(source=work.source, rows=work.shards.missing()) for work in works]
-        meter = progress.Meter(self.encoder.identity.name)
+        """Compute what is missing; a batch is written as soon as its last row is there."""
         with contextlib.ExitStack() as unfinished:
             for work in works:
                 unfinished.enter_context(work.shards)  # keeps what is done, whatever happens
+            jobs = [Job(source=work.source, rows=work.shards.missing()) for work in works]
+            left = [len(job.rows) for job in jobs]
+            for work, rows in zip(works, left, strict=True):
+                if not rows:
+                    work.commit()
+            meter = progress.Meter(self.encoder.identity.name)
             answers = unfinished.enter_context(
                 contextlib.closing(run(self.encoder, jobs, self.compute, meter=meter))
             )
@@ -76,84 +78,98 @@ class Extraction:
                 work = works[found.job]
                 if isinstance(found, Refused):
                     work.refused = found.reason
-                else:
-                    work.shards.add(found.row, found.value)
-                    work.computed += 1
+                    continue
+                work.add(found.row, found.value)
+                left[found.job] -= 1
+                if not left[found.job]:
+                    work.commit()
 
 
 @dataclasses.dataclass(kw_only=True)
 class _Work:
-    """One batch's part."""
+    """One batch's part: it ends with a folder or is refused."""
 
+    extraction: Extraction
     source: Source
     key: str
-    basis: dict[str, Any]
-    spans_s: Spans
-    folder: Path | None
-    shards: Shards
+    basis: Basis
+    folder: Path | None = None
     refused: str = ""
+    rows: int = 0
     computed: int = 0
+    spans_s: Spans = dataclasses.field(init=False)
+    shards: Shards = dataclasses.field(init=False)
 
-    @classmethod
-    def plan(
-        cls, extraction: Extraction, source: Source, key: str, basis: dict[str, Any]
-    ) -> "_Work":
-        refused = ""
+    @property
+    def is_open(self) -> bool:
+        return self.folder is None and not self.refused
+
+    def look_for(self) -> None:
+        """Find what an earlier run made of the batch, whole or in pieces."""
+        kept = self.extraction.kept
+        found = kept.find(self.key)
+        if found is not None:
+            counts = artifacts.open_artifact(found, kind=kept.kind, verify=False).counts
+            self.rows = int(counts["rows"])
+            if self._has_few_enough(int(counts["failed"]), "as was found before"):
+                kept.publish(self.key)  # it may have been made without a store
+                self.folder = found
+            return
         try:
-            spans_s = extraction.encoder.spans_s(source)
+            self.spans_s = self.extraction.encoder.spans_s(self.source)
         except BadBatchError as error:
-            spans_s, refused = np.empty((0, 2)), str(error)
-        kept, compute = extraction.kept, extraction.compute
-        return cls(
-            source=source,
-            key=key,
-            basis=basis,
-            spans_s=spans_s,
-            folder=None if refused else kept.find(key),
-            shards=Shards(_unfinished(kept, key), len(spans_s), compute.shard_rows),
-            refused=refused,
-        )
+            self.refused = str(error)
+            return
+        self.rows = len(self.spans_s)
+        shard_rows = self.extraction.compute.shard_rows
+        self.shards = Shards(self._unfinished, self.rows, shard_rows)
 
-    def commit(self, extraction: Extraction) -> None:
-        """Write the batch's artifact, or say why too much of it failed."""
-        kept, identity = extraction.kept, extraction.encoder.identity
-        if self.refused:
-            return
+    def add(self, row: int, value: Any) -> None:
+        self.shards.add(row, value)
+        self.computed += 1
+
+    def commit(self) -> None:
+        """Write the batch's artifact, unless too much of it failed."""
         failed = {row: found for row, found in self.shards.rows() if isinstance(found, Failed)}
-        allowed = max(1, int(extraction.compute.max_failed_share * len(self.spans_s)))
-        if len(failed) > allowed or (failed and len(failed) == len(self.spans_s)):
-            first = next(iter(failed.values())).reason
-            self.refused = (
-                f"{identity.name}: {len(failed)} of {len(self.spans_s)} rows failed; allowed "
-                f"{allowed} (compute.max_failed_share). The first: {first}"
-            )
-            self._forget(kept)  # so that they are tried again
+        first = next((found.reason for found in failed.values()), "")
+        if not self._has_few_enough(len(failed), first):
             return
+        kept, identity = self.extraction.kept, self.extraction.encoder.identity
         with artifacts.create(
             kept.place(self.key),
             kind=kept.kind,
             config=dataclasses.asdict(identity),
-            parents={name: str(value) for name, value in self.basis.items()},
+            parents=self.basis,
         ) as draft:
-            modalities = extraction.write(draft.path, self.source, self.spans_s, self.shards.rows)
+            write = self.extraction.write
+            modalities = write(draft.path, self.source, self.spans_s, self.shards.rows)
             facts = {
                 **dataclasses.asdict(identity),
                 "digest": identity.digest,
-                "parents": self.basis,
-                "rows": len(self.spans_s),
+                "parents": dict(self.basis),
+                "rows": self.rows,
                 "failed": {str(row): found.reason for row, found in failed.items()},
                 "modalities": list(modalities),
             }
             artifacts.write_json(draft / f"{identity.name}.json", facts)
-            draft.counts.update({"rows": len(self.spans_s), "failed": len(failed)})
+            draft.counts.update({"rows": self.rows, "failed": len(failed)})
         kept.publish(self.key)
-        self._forget(kept)
+        shutil.rmtree(self._unfinished, ignore_errors=True)
         self.folder = kept.place(self.key)
 
-    def _forget(self, kept: Kept) -> None:
-        shutil.rmtree(_unfinished(kept, self.key), ignore_errors=True)
+    @property
+    def _unfinished(self) -> Path:
+        """Where finished rows lie until all of them are there."""
+        return self.extraction.kept.root / f"unfinished-{self.key}"
 
-
-def _unfinished(kept: Kept, key: str) -> Path:
-    """Where finished rows of a batch lie until all of them are there."""
-    return kept.root / f"unfinished-{key}"
+    def _has_few_enough(self, failed: int, first: str) -> bool:
+        share = self.extraction.compute.max_failed_share
+        allowed = max(1, int(share * self.rows)) if share else 0
+        if failed <= allowed and (not failed or failed < self.rows or share == 1):
+            return True
+        name = self.extraction.encoder.identity.name
+        self.refused = (
+            f"{failed} of {self.rows} rows of {name} failed; allowed {allowed} "
+            f"(compute.max_failed_share {share:g}). The first: {first}"
+        )
+        return False

@@ -46,7 +46,8 @@ class Feature:
     def rows_at(self, at_s: npt.NDArray[np.float64], *, within_s: float = 0.0) -> Rows:
         """The row that tells of each instant (N,); -1 where none does within `within_s`.
 
-        Of overlapping rows it is the one that began last.
+        Of overlapping rows it is the one that began last; none may lie within another. What is
+        found may tell of later instants too, up to the row's end: `rows_ended_by` never does.
         """
         if not len(self):
             return np.full(len(at_s), -1, np.int64)
@@ -57,6 +58,14 @@ class Feature:
         until = np.where(before + 1 < len(self), starts[following] - at_s, np.inf)
         nearest = np.where(since <= until, last, following)
         return np.where(np.minimum(since, until) <= within_s, nearest, -1).astype(np.int64)
+
+    def rows_ended_by(self, at_s: npt.NDArray[np.float64], *, within_s: float) -> Rows:
+        """The last row that knows nothing of what came after each instant (N,); -1 where it ended
+        more than `within_s` before."""
+        stops = self.spans_s[:, 1]
+        last = np.searchsorted(stops, at_s, side="right") - 1
+        recent = np.append(stops, -np.inf)[last] >= at_s - within_s
+        return np.where((last >= 0) & recent, last, -1).astype(np.int64)
 
     def rows_between(self, start_s: float, stop_s: float) -> Rows:
         """Rows that tell of any instant start_s <= t < stop_s."""
@@ -109,15 +118,23 @@ class FeatureSet:
     digest: str
     folder: Path
     batches: tuple[str, ...]
+    encoders: tuple[str, ...]
     modalities: Mapping[str, Mapping[str, Any]]
 
     def feature(self, batch: str, modality: str) -> Feature | None:
-        """Memory-mapped; None where the batch gave nothing to look at.
+        """Memory-mapped; None where the batch gave nothing to look at, or was refused.
 
         Raises:
-            UserError: the set does not hold this modality.
+            UserError: the set does not hold this batch or this modality.
         """
+        if batch not in self.batches:
+            raise UserError(
+                f"{self.folder}: holds no batch {batch!r}; it holds "
+                f"{', '.join(self.batches[:9]) or 'none'}."
+            )
         if modality not in self.modalities:
+            if modality.removesuffix("_tokens") in self.encoders:
+                return None  # no batch gave it anything to look at
             raise UserError(
                 f"{self.folder}: holds no {modality!r}; it holds "
                 f"{', '.join(self.modalities) or 'nothing'}. Add it to features.encoders and run "
@@ -137,6 +154,7 @@ def open_features(path: Path, *, verify: bool = True) -> FeatureSet:
         digest=manifest.digest,
         folder=path,
         batches=tuple(index["batches"]),
+        encoders=tuple(index["encoders"]),
         modalities=index["modalities"],
     )
 

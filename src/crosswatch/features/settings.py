@@ -26,7 +26,7 @@ def _share(section: object, *names: str) -> None:
 class WeightsConfig:
     """Which weights an encoder loads; empty: none were named, which is an error where needed."""
 
-    source: str = ""  # folder, file, or the name of a repository on the hub
+    source: str = ""  # folder, file, or on the hub owner/name[@revision][:file]
     sha256: str = ""  # of the file, or of the folder as `crosswatch` prints it; empty: not held to
     download: bool = False  # may a hub name be fetched; otherwise only what lies in its cache
 
@@ -45,8 +45,8 @@ class ComputeConfig:
     batch_size: int = 32
     workers: int = 0  # 0: in this process; else as many actors of Ray Data, one model each
     address: str = "local"  # of the Ray cluster; local starts one for the stage
-    shard_rows: int = 512  # finished rows are kept in pieces of this size, should the run be killed
-    max_failed_share: float = 0.01  # rows of a batch that may fail; more leaves the batch out
+    shard_rows: int = 128  # finished rows are kept in pieces of this size, should the run be killed
+    max_failed_share: float = 0.01  # of a batch, and at least one row; more leaves it out; 0: none
 
     def __post_init__(self) -> None:
         _at_least(self, batch_size=1, workers=0, shard_rows=1)
@@ -74,11 +74,11 @@ class BlipConfig:
 
     weights: WeightsConfig = dataclasses.field(default_factory=WeightsConfig)
     prompt: str = ""
-    max_length: int = 25  # new tokens
+    max_length: int = 25  # tokens, with those that begin: [DEC] and the prompt's
     beams: int = 1  # 1: greedy
 
     def __post_init__(self) -> None:
-        _at_least(self, max_length=1, beams=1)
+        _at_least(self, max_length=2, beams=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import artifacts, config, progress
-from crosswatch.data.batches import open_set
+from crosswatch.data.batches import BATCH_SET, open_set
 from crosswatch.data.kept import Kept, hidden_beside, open_kept
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
@@ -30,7 +30,7 @@ def caption(
     transfer: TransferConfig,
 ) -> None:
     """What BLIP said in earlier runs with the same weights and settings is taken from `known` (by
-    default a hidden folder beside `out`), with a store also what other machines computed."""
+    default .known beside `out`), with a store also what other machines computed."""
     settings = {"caption": config.plain(caption)}
     if caption.source == "none":
         _write_nothing(batches, out, settings)
@@ -41,7 +41,7 @@ def caption(
     parents = {"batches": batch_set.digest}
     with artifacts.create(out, kind=CAPTIONS, config=settings, parents=parents) as draft:
         if caption.source == "blip":
-            place = known or hidden_beside(out, "known")
+            place = known or hidden_beside(out, "captions")
             kept = open_kept(place, kind=CAPTIONED, store=store, transfer=transfer)
             _with_blip(draft, sources, caption, kept)
         else:
@@ -56,7 +56,7 @@ def caption(
 
 
 def _write_nothing(batches: Path, out: Path, settings: Mapping[str, Any]) -> None:
-    parents = {"batches": artifacts.open_artifact(batches, verify=False).digest}
+    parents = {"batches": artifacts.open_artifact(batches, kind=BATCH_SET, verify=False).digest}
     with artifacts.create(out, kind=CAPTIONS, config=settings, parents=parents) as draft:
         draft.note = "caption.source is none: this recipe needs no captions"
         progress.outcome(draft.note)
@@ -71,6 +71,8 @@ def _directly(draft: artifacts.Draft, sources: Sequence[Source], caption: Captio
             continue
         write_captions(draft / f"{source.batch_id}/{FILE}", said.captions)
         draft.counts["captions"] = draft.counts.get("captions", 0) + len(said.captions)
+        if not said.captions:
+            _warn(draft, f"{source.batch_id}: caption.source={caption.source} says nothing of it")
         if said.left_out:
             _warn(draft, f"{source.batch_id}: {said.left_out} sentences lie outside of its time")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import artifacts, config, progress
-from crosswatch.data.batches import open_set
+from crosswatch.data.batches import BATCH_SET, open_set
 from crosswatch.data.kept import hidden_beside, open_kept
 from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
@@ -24,7 +24,7 @@ FEATURE = "feature"  # of one batch and one encoder
 def extract(
     *,
     batches: Path,
-    captions: Path,
+    captions: Path | None = None,
     out: Path,
     known: Path | None = None,
     originals: Path | None = None,
@@ -32,53 +32,82 @@ def extract(
     features: FeatureConfig,
     transfer: TransferConfig,
 ) -> None:
-    """What earlier runs computed with the same weights and settings is taken from `known` (by
-    default a hidden folder beside `out`), with a store also what other machines computed."""
+    """Encoders of text need `captions`. What earlier runs computed with the same weights and
+    settings is taken from `known` (by default .known beside `out`), with a store also what other
+    machines computed."""
     settings = {"features": config.plain(features)}
     if not features.encoders:
         _write_nothing(batches, captions, out, settings)
         return
     batch_set = open_set(batches)
-    captioned = open_captions(captions, batch_set_digest=batch_set.digest)
+    captioned = _open_captions(captions, batch_set.digest, features)
     fetched = originals or hidden_beside(out, "deliveries")
     sources = sources_of(batches, batch_set, fetched=fetched, transfer=transfer, captions=captioned)
-    place = known or hidden_beside(out, "known")
+    place = known or hidden_beside(out, "features")
     kept = open_kept(place, kind=FEATURE, store=store, transfer=transfer)
-    parents = {"batches": batch_set.digest, "captions": captioned.digest}
+    parents = {"batches": batch_set.digest}
+    parents |= {} if captioned is None else {"captions": captioned.digest}
+    encoders = {name: ENCODERS[name].build(features) for name in features.encoders}
+    for encoder in encoders.values():
+        _ = encoder.identity  # weights that are missing are told before hours of work
     with artifacts.create(out, kind=FEATURES, config=settings, parents=parents) as draft:
         found: dict[str, Extracted] = {}
-        for name in features.encoders:
-            encoder, reads_captions = ENCODERS[name].build(features), ENCODERS[name].reads_captions
+        for name, encoder in encoders.items():
             extraction = Extraction(
                 encoder=encoder, compute=features.compute, kept=kept, write=_write
             )
-            basis = {each.batch_id: _basis(each, captioned, reads_captions) for each in sources}
+            reads = captioned if ENCODERS[name].reads_captions else None
+            basis = {source.batch_id: _basis(source, reads) for source in sources}
             found[name] = extraction.over(sources, basis)
             _take(draft, name, found[name])
         _refuse_nothing(sources, found)
-        _write_index(draft, [source.batch_id for source in sources])
+        _write_index(draft, [source.batch_id for source in sources], features.encoders)
         _summarise(draft, found)
 
 
-def _write_nothing(batches: Path, captions: Path, out: Path, settings: Mapping[str, Any]) -> None:
-    parents = {
-        "batches": artifacts.open_artifact(batches, verify=False).digest,
-        "captions": artifacts.open_artifact(captions, kind=CAPTIONS, verify=False).digest,
-    }
+def _write_nothing(
+    batches: Path, captions: Path | None, out: Path, settings: Mapping[str, Any]
+) -> None:
+    parents = {"batches": artifacts.open_artifact(batches, kind=BATCH_SET, verify=False).digest}
+    if captions is not None:
+        opened = artifacts.open_artifact(captions, kind=CAPTIONS, verify=False)
+        parents["captions"] = opened.digest
     with artifacts.create(out, kind=FEATURES, config=settings, parents=parents) as draft:
-        _write_index(draft, [])
+        _write_index(draft, [], [])
         draft.note = "features.encoders is empty: this recipe needs no features"
         progress.outcome(draft.note)
 
 
-def _write_index(draft: artifacts.Draft, batches: Sequence[str]) -> None:
-    index = {"batches": list(batches), "modalities": modalities_in(draft.path)}
+def _write_index(draft: artifacts.Draft, batches: Sequence[str], encoders: Sequence[str]) -> None:
+    index = {
+        "batches": list(batches),
+        "encoders": list(encoders),
+        "modalities": modalities_in(draft.path),
+    }
     artifacts.write_json(draft / INDEX, index)
 
 
-def _basis(source: Source, captions: CaptionSet, reads_captions: bool) -> dict[str, str]:
+def _open_captions(
+    captions: Path | None, batch_set_digest: str, features: FeatureConfig
+) -> CaptionSet | None:
+    """
+    Raises:
+        UserError: an encoder of text has none to read.
+    """
+    found = None if captions is None else open_captions(captions, batch_set_digest=batch_set_digest)
+    readers = [name for name in features.encoders if ENCODERS[name].reads_captions]
+    if readers and (found is None or not found.hashes):
+        why = "--captions is missing" if captions is None else f"{captions} holds no captions"
+        raise UserError(
+            f"{why}, which features.encoders {', '.join(readers)} would encode. Run caption with "
+            "caption.source=template (or blip, or supplied), or leave them out."
+        )
+    return found
+
+
+def _basis(source: Source, captions: CaptionSet | None) -> dict[str, str]:
     basis = {"batch": source.stored_digest, "arrival": source.batch_digest}
-    if reads_captions:
+    if captions is not None:
         basis["captions"] = captions.hashes.get(source.batch_id, "none")
     return basis
 
@@ -110,13 +139,21 @@ def _refuse_nothing(sources: Sequence[Source], found: dict[str, Extracted]) -> N
     for name, extracted in found.items():
         if len(extracted.refused) == len(sources):
             batch_id, reason = next(iter(extracted.refused.items()))
-            raise UserError(f"{name} has no batch left. {batch_id}: {reason}")
+            raise UserError(
+                f"{name} has no batch left. {batch_id}: {reason} Or leave {name} out of "
+                "features.encoders."
+            )
 
 
 def _summarise(draft: artifacts.Draft, found: dict[str, Extracted]) -> None:
     told = []
     for name, extracted in found.items():
         draft.counts[name] = extracted.rows
+        if not extracted.rows:
+            draft.warnings.append(f"no batch gave {name} anything to look at")
+            progress.warn(draft.warnings[-1])
         known = extracted.rows - extracted.computed
         told.append(f"{name} {extracted.rows}" + (f" ({known} known)" if known else ""))
-    progress.outcome("rows: " + ", ".join(told))
+    left_out = len(draft.quarantined)
+    telling = f"; {left_out} batches lack some" if left_out else ""
+    progress.outcome("rows: " + ", ".join(told) + telling)

@@ -30,6 +30,8 @@ from crosswatch.features.weights.pretrained import (
 
 NAME = "blip"
 OPTION = "caption.blip.weights"
+WRITER = "crosswatch.features.captioning.captioners"  # makes explanations of what was said
+PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "av")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +57,7 @@ class BlipCaptioner:
                 "beams": self.config.beams,
                 "precision": self.precision,
             },
-            version=version_of(
-                __name__,
-                "crosswatch.features.pictures.frames",
-                "crosswatch.features.pictures.selection",
-                "crosswatch.features.weights.pretrained",
-                packages=("torch", "torchvision", "transformers", "tokenizers"),
-            ),
+            version=version_of(__name__, WRITER, packages=PACKAGES),
         )
 
     def spans_s(self, source: Source) -> Spans:
@@ -80,11 +76,20 @@ class BlipCaptioner:
         )
         processor = _processor(weights)
         _check_size(model, processor, weights)
+        self._check_prompt(processor)
         return Blip(
             model=model.to(device, torch_dtype(self.precision)),
             processor=processor,
             config=self.config,
         )
+
+    def _check_prompt(self, processor: Any) -> None:
+        tokens = len(processor.tokenizer(self.config.prompt)["input_ids"])
+        if self.config.prompt and tokens >= self.config.max_length:
+            raise UserError(
+                f"caption.blip.prompt has {tokens} tokens and caption.blip.max_length is "
+                f"{self.config.max_length}, which counts them. Shorten the prompt or allow more."
+            )
 
     def _weights(self) -> Weights:
         return find_weights(
@@ -116,7 +121,7 @@ class Blip:
             written = self._model.generate(
                 pixel_values=self._normalised(inputs),
                 **self._prompt(len(inputs)),
-                max_new_tokens=self._config.max_length,
+                max_length=self._config.max_length,
                 num_beams=self._config.beams,
                 do_sample=False,
                 return_dict_in_generate=True,

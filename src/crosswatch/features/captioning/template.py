@@ -101,11 +101,7 @@ def identity(frames: SelectionConfig) -> Identity:
         name=NAME,
         weights="",
         preprocessing={"frames": dataclasses.asdict(frames)},
-        version=version_of(
-            __name__,
-            "crosswatch.features.pictures.frames",
-            "crosswatch.features.pictures.selection",
-        ),
+        version=version_of(__name__),
     )
 
 

@@ -42,7 +42,8 @@ def write_index(
         )
         facts = {**dataclasses.asdict(identity), "digest": identity.digest}
         modalities[name] = {**facts, **dataclasses.asdict(shape)}
-    artifacts.write_json(draft / INDEX, {"batches": list(batches), "modalities": modalities})
+    index = {"batches": list(batches), "encoders": list(modalities), "modalities": modalities}
+    artifacts.write_json(draft / INDEX, index)
 
 
 def digests_of(**files: Path | None) -> dict[str, str]:

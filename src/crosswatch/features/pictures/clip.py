@@ -34,14 +34,7 @@ from crosswatch.features.settings import ClipConfig
 from crosswatch.features.source import Source
 from crosswatch.features.versions import version_of
 
-CODE = (
-    __name__,
-    "crosswatch.features.pictures.clip_weights",
-    "crosswatch.features.pictures.frames",
-    "crosswatch.features.pictures.pixels",
-    "crosswatch.features.pictures.snippets",
-)
-PACKAGES = ("open_clip_torch", "timm", "torch")
+PACKAGES = ("open_clip_torch", "timm", "torch", "av", "numpy")
 CROPS = 10
 
 Pixels = npt.NDArray[np.uint8]
@@ -70,8 +63,12 @@ class ClipTower:
         """
         return find_clip(self.config, instead=self.instead)
 
-    def identity(self, name: str, **preprocessing: Any) -> Identity:
-        """With `preprocessing` beside what all encoders over this tower depend on."""
+    def identity(self, name: str, module: str, **preprocessing: Any) -> Identity:
+        """With `preprocessing` beside what all encoders over this tower depend on.
+
+        Args:
+            module: of the encoder.
+        """
         own = {
             **self.weights.architecture,
             **dataclasses.asdict(self.weights.preprocessing),
@@ -81,7 +78,7 @@ class ClipTower:
             name=name,
             weights=self.weights.sha256,
             preprocessing=own | preprocessing,
-            version=version_of(*CODE, packages=PACKAGES),
+            version=version_of(module, packages=PACKAGES),
         )
 
     def prepare(self, picture: Any) -> Pixels:
@@ -139,7 +136,7 @@ class ClipEncoder:
     def identity(self) -> Identity:
         take = self.config.take
         every = {} if take == "frames" else {"snippet_frames": self.config.snippet_frames}
-        return self.tower.identity("clip", take=take, **every)
+        return self.tower.identity("clip", __name__, take=take, **every)
 
     def spans_s(self, source: Source) -> Spans:
         return self._snippets(source.batch).spans_s

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from crosswatch.data.batches import Batch
 from crosswatch.errors import UserError
@@ -27,6 +28,18 @@ def recordings(batch: Batch) -> list[tuple[int, int]]:
     return list(zip(first.tolist(), behind.tolist(), strict=True))
 
 
+def shown_by(source: Source) -> Rows:
+    """(T,) which picture of the original each stored frame shows."""
+    path = source.folder / "frame_sources.npy"
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def fresh_frames(source: Source) -> npt.NDArray[np.bool_]:
+    """(T,) false for a stored frame that repeats the one before it: its own picture was lost."""
+    shown = shown_by(source)
+    return np.append(np.ones(min(1, shown.size), np.bool_), shown[1:] != shown[:-1])
+
+
 def picture_inputs(
     source: Source, rows: Rows, frames: Rows, prepare: Callable[[Any], Any]
 ) -> Iterator[Input | Failed]:
@@ -37,28 +50,19 @@ def picture_inputs(
         prepare: what of a picture (as `Original.pictures` converts) the model is given, under
             `PIXELS`.
     """
-    sources = np.load(source.folder / "frame_sources.npy", mmap_mode="r", allow_pickle=False)
-    positions = np.asarray(sources[frames])
-    order = np.argsort(positions, kind="stable")
-    wanted, starts = np.unique(positions[order], return_index=True)
-    groups = zip(wanted.tolist(), np.split(rows[order], starts[1:]), strict=True)
-    for position, prepared in source.original.pictures(wanted, convert=_tried(prepare)):
-        for expected, sharing in groups:
-            if expected != position:
-                yield from _failed(sharing, f"picture {expected} cannot be decoded")
-                continue
-            if isinstance(prepared, Exception):
-                yield from _failed(sharing, f"picture {position}: {prepared}")
-            else:
-                yield from (Input(row=int(row), values={PIXELS: prepared}) for row in sharing)
-            break
-    for expected, sharing in groups:
-        yield from _failed(sharing, f"picture {expected} cannot be decoded")
-
-
-def _failed(rows: Rows, reason: str) -> Iterator[Failed]:
-    for row in rows:
-        yield Failed(row=int(row), reason=reason)
+    fresh = fresh_frames(source)[frames]
+    for row in rows[~fresh].tolist():
+        yield Failed(row=row, reason="its picture could not be decoded by ingest either")
+    positions = shown_by(source)[frames[fresh]]  # each but once
+    waiting = dict(zip(positions.tolist(), rows[fresh].tolist(), strict=True))
+    for position, prepared in source.original.pictures(positions, convert=_tried(prepare)):
+        row = waiting.pop(position)
+        if isinstance(prepared, Exception):
+            yield Failed(row=row, reason=f"picture {position}: {prepared}")
+        else:
+            yield Input(row=row, values={PIXELS: prepared})
+    for position, row in waiting.items():
+        yield Failed(row=row, reason=f"picture {position} cannot be decoded")
 
 
 def _tried(prepare: Callable[[Any], Any]) -> Callable[[Any], Any]:

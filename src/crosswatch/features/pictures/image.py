@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.features import versions
 from crosswatch.features.encoder import (
     Encoded,
     Failed,
@@ -26,12 +25,9 @@ from crosswatch.features.pictures.selection import choose_frames, spans_of
 from crosswatch.features.pictures.thumbnails import Bytes, Thumbnails
 from crosswatch.features.settings import ClipConfig, ImageConfig
 from crosswatch.features.source import Source
+from crosswatch.features.versions import version_of
 
 NAME = "image"
-MODULES = tuple(
-    f"crosswatch.features.pictures.{name}"
-    for name in ("image", "appearance", "frames", "histograms", "thumbnails", "selection")
-)
 PACKAGES = ("opencv-contrib-python-headless", "av", "numpy")
 
 Embed = Callable[[Sequence[Bytes]], npt.NDArray[np.float32]]
@@ -54,8 +50,8 @@ class ImageEncoder:
     def identity(self) -> Identity:
         chosen = dataclasses.asdict(self.config)
         if self.config.source == "clip":
-            return self.tower.identity(NAME, **chosen)
-        version = versions.version_of(*MODULES, packages=PACKAGES)
+            return self.tower.identity(NAME, __name__, **chosen)
+        version = version_of(__name__, packages=PACKAGES)
         return Identity(name=NAME, weights="", preprocessing=chosen, version=version)
 
     def spans_s(self, source: Source) -> Spans:

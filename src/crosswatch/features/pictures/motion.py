@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.features import versions
 from crosswatch.features.encoder import Encoded, Failed, Identity, Input, Rows, Spans, Vector
 from crosswatch.features.pictures.flow import Flow
+from crosswatch.features.pictures.frames import fresh_frames, shown_by
 from crosswatch.features.pictures.histograms import (
     CELLS,
     Floats,
@@ -45,6 +45,7 @@ from crosswatch.features.pictures.snippets import grouped, snippets_of
 from crosswatch.features.pictures.thumbnails import Bytes, Thumbnails, resized
 from crosswatch.features.settings import MotionConfig
 from crosswatch.features.source import Source
+from crosswatch.features.versions import version_of
 
 NAME = "motion"
 WIDTH = 512
@@ -53,10 +54,6 @@ FULL_SPEED = 0.5  # longer sides per second
 FULL_BOUNDARY = 5.0  # 1/s
 FULL_GRADIENT = 10.0  # of brightness 0 to 1, per longer side
 FULL_CHANGE = 5.0  # of brightness 0 to 1, per second
-MODULES = tuple(
-    f"crosswatch.features.pictures.{name}"
-    for name in ("motion", "flow", "frames", "histograms", "snippets", "thumbnails")
-)
 PACKAGES = ("opencv-contrib-python-headless", "av", "numpy")
 
 
@@ -72,7 +69,7 @@ class MotionEncoder:
             name=NAME,
             weights="",
             preprocessing=dataclasses.asdict(self.config),
-            version=versions.version_of(*MODULES, packages=PACKAGES),
+            version=version_of(__name__, packages=PACKAGES),
         )
 
     def spans_s(self, source: Source) -> Spans:
@@ -84,9 +81,7 @@ class MotionEncoder:
         assert batch.frame_times is not None, "a batch without video has no rows"
         found = snippets_of(batch, self.config.snippet_frames)
         firsts, behind = found.first[rows], found.behind[rows]
-        shown = np.load(batch.folder / "frame_sources.npy", mmap_mode="r")
-        # A stored frame that repeats the picture before it stands for one that was lost.
-        fresh = np.append(True, shown[1:] != shown[:-1])
+        shown, fresh = shown_by(source), fresh_frames(source)
         frames = [
             np.flatnonzero(fresh[first:stop]) + first
             for first, stop in zip(firsts, behind, strict=True)

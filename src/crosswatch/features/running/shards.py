@@ -37,10 +37,10 @@ class Shards:
         self._places = np.full((rows, 2), -1, np.int64)  # of each row: shard, position in it
         for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else ():
             if _digest(path) == path.stem:
-                self._take(_Shard(path))
+                self._take(_Shard(path), again_where_failed=True)
 
     def missing(self) -> Rows:
-        """Rising; a row that failed is not missing."""
+        """Rising; one that failed in an earlier run is missing again."""
         there = self._places[:, 0] >= 0
         there[list(self._pending)] = True
         return np.flatnonzero(~there)
@@ -77,9 +77,12 @@ class Shards:
     ) -> None:
         self.close()
 
-    def _take(self, shard: "_Shard") -> None:
-        self._places[shard.rows, 0] = len(self._shards)
-        self._places[shard.rows, 1] = np.arange(len(shard.rows))
+    def _take(self, shard: "_Shard", *, again_where_failed: bool = False) -> None:
+        positions = np.arange(len(shard.rows))
+        if again_where_failed:
+            positions = positions[~np.isin(shard.rows, shard.failed)]
+        self._places[shard.rows[positions], 0] = len(self._shards)
+        self._places[shard.rows[positions], 1] = positions
         self._shards.append(shard)
 
 
@@ -113,6 +116,10 @@ class _Shard:
     @cached_property
     def rows(self) -> Rows:
         return np.asarray(self._file.get_tensor("rows"))
+
+    @property
+    def failed(self) -> list[int]:
+        return [int(row) for row in self._facts["failed"]]
 
     @cached_property
     def _file(self) -> Any:

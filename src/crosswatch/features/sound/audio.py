@@ -12,7 +12,7 @@ import numpy.typing as npt
 from crosswatch.errors import UserError
 from crosswatch.features.encoder import Encoded, Identity, Input, Model, Rows, Spans, Values, Vector
 from crosswatch.features.settings import AudioConfig
-from crosswatch.features.sound import audio_models, log_mel
+from crosswatch.features.sound import log_mel
 from crosswatch.features.sound import stretches as sound
 from crosswatch.features.sound.audio_models import LISTENERS, Listener, States
 from crosswatch.features.source import Source
@@ -46,7 +46,7 @@ class AudioEncoder:
 
     @property
     def identity(self) -> Identity:
-        modules, packages = [__name__, log_mel.__name__, sound.__name__], ["numpy", "scipy"]
+        packages = ["numpy", "scipy"]
         names = ("source", "window_s", "silence_dbfs")
         told: dict[str, Any] = {name: getattr(self.config, name) for name in names}
         sha256 = ""
@@ -55,9 +55,8 @@ class AudioEncoder:
         else:
             sha256 = self._weights().sha256
             told |= {"pool": self.config.pool, "precision": self.precision}
-            modules += [audio_models.__name__, load_pretrained.__module__]
             packages += ["torch"]
-        version = version_of(*modules, packages=(*packages, "transformers"))
+        version = version_of(__name__, packages=(*packages, "transformers"))
         return Identity(name=NAME, weights=sha256, preprocessing=told, version=version)
 
     def spans_s(self, source: Source) -> Spans:

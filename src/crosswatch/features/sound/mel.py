@@ -40,12 +40,11 @@ class MelEncoder:
     @property
     def identity(self) -> Identity:
         scales = {"level_db": LEVEL_DB, "spread_db": SPREAD_DB, "step_db": STEP_DB}
-        modules = (__name__, log_mel.__name__, "crosswatch.features.sound.stretches")
         return Identity(
             name="mel",
             weights="",
             preprocessing=log_mel.described() | scales | dataclasses.asdict(self.config),
-            version=version_of(*modules, packages=("numpy", "scipy", "transformers")),
+            version=version_of(__name__, packages=("numpy", "scipy", "transformers")),
         )
 
     def spans_s(self, source: Source) -> Spans:

@@ -47,12 +47,7 @@ class DistilbertEncoder:
                 "tokens": self.config.tokens,
                 "precision": self.precision,
             },
-            version=version_of(
-                __name__,
-                "crosswatch.features.text.sentences",
-                "crosswatch.features.weights.pretrained",
-                packages=("torch", "transformers", "tokenizers"),
-            ),
+            version=version_of(__name__, packages=("torch", "transformers", "tokenizers")),
         )
 
     def spans_s(self, source: Source) -> Spans:

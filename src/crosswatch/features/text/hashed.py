@@ -40,9 +40,7 @@ class HashedEncoder:
             name=NAME,
             weights="",
             preprocessing=dataclasses.asdict(self.config),
-            version=version_of(
-                __name__, "crosswatch.features.text.sentences", packages=("scikit-learn",)
-            ),
+            version=version_of(__name__, packages=("scikit-learn",)),
         )
 
     def spans_s(self, source: Source) -> Spans:

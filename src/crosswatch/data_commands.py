@@ -43,7 +43,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def data() -> None:
-    """Archive deliveries under a name that stays: git, DVC, and a manifest that travels."""
+    """Archive deliveries under a name that stays; take and give features of other programs."""
 
 
 @data.command(epilog="\b\nExample:\n  crosswatch data commit arrivals --registry registry --tag v3")

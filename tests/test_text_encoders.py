@@ -187,7 +187,7 @@ def test_neighbours_change_no_state(model: Any, texts: list[str], data: st.DataO
         (alone,) = encode(model, [texts[at]])
         for name, vector in row.items():
             np.testing.assert_array_equal(vector.valid, alone[name].valid)
-            # Matrices of other sizes round otherwise; a neighbour that leaked in moves 0.1 and more.
+            # Matrices of other sizes round otherwise; what leaks in moves a state by 0.1 or more.
             np.testing.assert_allclose(vector.values, alone[name].values, atol=2e-4)
 
 

@@ -381,7 +381,7 @@ def main(arguments: Sequence[str]) -> None:
             print(text, flush=True)
 
     begun = time.perf_counter()
-    seconds, rows = (60, 128) if given.quick else (300, 640)
+    seconds, rows = (60, 256) if given.quick else (300, 640)
     turns = Turns(given.turns, say)
     found: dict[str, float] = {"seconds_of_video": seconds, "vit_rows": rows}
     with tempfile.TemporaryDirectory(prefix="crosswatch-extract-") as name:

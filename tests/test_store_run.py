@@ -24,11 +24,14 @@ PHASES = {
     "crosswatch.data.ingestion:write_batch": "ingest",
     "crosswatch.data.store.stored:upload": "ingest",
     "crosswatch.stages.refine:_summarise": "refine",
+    "crosswatch.features.captioning.captioners:captioned": "caption",
+    "crosswatch.features.extraction:Extraction": "extract",
     "crosswatch.stages.train:_write": "train",
     "crosswatch.stages.evaluate:evaluate": "evaluate",
     "crosswatch.stages.register:register": "register",
 }
 """Calls that a killed run dies in, and the task that they are part of."""
+SEEING = ("--set", "caption.source=template", "--set", "features.encoders=[motion]")
 
 
 def put_delivery(folder: Path, place: Bucket) -> None:
@@ -100,16 +103,17 @@ def test_a_plant_s_days_with_everything_in_a_bucket(
     """From a bucket into a bucket, on two machines, killed in every phase, from a revision."""
     store = bucket / "one"
     plant = Plant(tmp_path / "one", arrivals=arrivals, store=str(store))
-    ended = plant.run()
+    ended = plant.run(*SEEING)
     assert ended.returncode == 0, ended.stderr
     assert facts(ended)["outcome"] == "promoted"
     assert Path(facts(ended)["paths"]["checkpoint"]).is_dir()
     folders = travelled(plant.workspace)
-    assert len(folders) == 5  # ingest, refine, train, evaluate, register
+    assert len(folders) == 7  # ingest, refine, caption, extract, train, evaluate, register
     for folder in folders:
         assert {path.name for path in folder.iterdir()} == {artifacts.MANIFEST, STORED}
     undisturbed, known = digests(store), keys(store, "batches/")
-    assert len(undisturbed) == 5  # a batch, the set, labels, checkpoint, evaluation
+    # a batch, the set, labels, captions, one batch's features, all, checkpoint, evaluation
+    assert len(undisturbed) == 8
 
     _is_already_done_elsewhere(tmp_path, arrivals, store)
     _ends_alike_though_killed(tmp_path, arrivals, bucket / "two", undisturbed)
@@ -119,7 +123,7 @@ def test_a_plant_s_days_with_everything_in_a_bucket(
 
 def _is_already_done_elsewhere(tmp_path: Path, arrivals: Bucket, store: Bucket) -> None:
     """The claim is shared by all machines."""
-    ended = Plant(tmp_path / "elsewhere-too", arrivals=arrivals, store=str(store)).run()
+    ended = Plant(tmp_path / "elsewhere-too", arrivals=arrivals, store=str(store)).run(*SEEING)
     assert facts(ended)["outcome"] == "already done"
     assert len(keys(store, "claims/")) == 1
 
@@ -129,10 +133,10 @@ def _ends_alike_though_killed(
 ) -> None:
     plant = Plant(tmp_path / "killed", arrivals=arrivals, store=str(store))
     for call, stage in PHASES.items():
-        ended = plant.run(die_in=call)
+        ended = plant.run(*SEEING, die_in=call)
         assert ended.returncode == 1
         assert f"{stage} ended without a word (killed?)" in ended.stderr
-    ended = plant.run()
+    ended = plant.run(*SEEING)
     assert ended.returncode == 0, ended.stderr
     assert facts(ended)["version"] == "1", "killed runs registered nothing"
     assert digests(store) == undisturbed

@@ -461,7 +461,7 @@ class Runs:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("protocol", ["torch", "plain"])
 def test_code_in_a_pickle_is_refused_and_not_run(
     tmp_path: Path, registered: str, protocol: str

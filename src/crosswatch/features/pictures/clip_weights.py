@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,9 @@ def _read_tower(file: Path) -> dict[str, Any]:
                 names = [name for name in opened.keys() if name.startswith(TOWER)]  # noqa: SIM118
                 tensors = {name: opened.get_tensor(name) for name in names}
         else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a protocol: what is refused is told below
+                tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{OPTION}.source: {file} is no pickle of tensors alone, and what else is in it is not "

@@ -24,7 +24,6 @@ PHASES = {
     "crosswatch.data.ingestion:write_batch": "ingest",
     "crosswatch.data.store.stored:upload": "ingest",
     "crosswatch.stages.refine:_summarise": "refine",
-    "crosswatch.features.captioning.captioners:captioned": "caption",
     "crosswatch.features.extraction:Extraction": "extract",
     "crosswatch.stages.train:_write": "train",
     "crosswatch.stages.evaluate:evaluate": "evaluate",

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from crosswatch.errors import UserError
 from crosswatch.models import MODELS
 from crosswatch.models.fmformer import FmFormer, Scores
-from crosswatch.models.settings import FmFormerConfig
+from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape
 
 GOLDEN = Path(__file__).parent / "golden"

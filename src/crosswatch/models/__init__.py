@@ -1,6 +1,6 @@
 """The models by the name that a recipe uses."""
 
-from crosswatch.models.settings import FmFormerConfig
+from crosswatch.models.settings.fmformer import FmFormerConfig
 
 ModelConfig = FmFormerConfig
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crosswatch.models.layers.attention import FeedForward, MutualAttention, SelfAttention
 from crosswatch.models.layers.dense import PixelHead
 from crosswatch.models.layers.tokens import SignalTokens, VideoTokens
-from crosswatch.models.settings import SIGNAL, VIDEO, FmFormerConfig
+from crosswatch.models.settings.fmformer import SIGNAL, VIDEO, FmFormerConfig
 from crosswatch.records import InputShape
 
 Streams = dict[str, Tensor]

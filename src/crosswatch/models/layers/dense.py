@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from crosswatch.models.settings import DECODER_FEATURES, PIXEL_HEAD_SCALE
+from crosswatch.models.settings.fmformer import DECODER_FEATURES, PIXEL_HEAD_SCALE
 
 
 class PixelUnit(nn.Module):

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crosswatch.models.settings import DILATION
+from crosswatch.models.settings.fmformer import DILATION
 
 COLOURS = 3
 

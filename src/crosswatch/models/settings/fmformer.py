@@ -1,4 +1,4 @@
-"""What of a model can be set: apart from the modules, so that a command starts without torch."""
+"""What of FmFormer can be set."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal

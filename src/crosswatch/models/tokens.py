@@ -1,0 +1,46 @@
+"""What models of features take and give.
+
+Shape letters: B clips, L tokens, D width of a token, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Tokens(NamedTuple):
+    """A stream of B clips, padded to the longest; a clip that lacks it has no valid token.
+
+    What is not valid may hold anything: no model looks at it.
+    """
+
+    values_BLD: Tensor
+    valid_BL: Tensor
+
+    def to(self, device: torch.device) -> Tokens:
+        return Tokens(self.values_BLD.to(device), self.valid_BL.to(device))
+
+    def cleared(self) -> Tensor:
+        """The values (B, L, D), with zeros for what is not valid."""
+        return self.values_BLD.masked_fill(~self.valid_BL[..., None], 0.0)
+
+    def mean(self) -> Tensor:
+        """Mean (B, D) of the valid tokens; zero where there is none."""
+        count_B1 = self.valid_BL.sum(1, keepdim=True).clamp(min=1)
+        return self.cleared().sum(1) / count_B1
+
+
+class Scores(Protocol):
+    """What every model's forward gives, whatever else it holds."""
+
+    def probability_BK(self) -> Tensor:  # noqa: N802
+        """Class probabilities of each example, float32."""
+        ...
+
+    def branches(self) -> Mapping[str, Tensor]:
+        """Class probabilities (B, K) by the parts of the model that vote, where there are such."""
+        ...

@@ -34,6 +34,24 @@ class Tokens(NamedTuple):
         return self.cleared().sum(1) / count_B1
 
 
+class Target(NamedTuple):
+    """The answers to B examples.
+
+    Attributes:
+        class_B: the one class of each; of several that occur, the one that lasts longest.
+        classes_BK: 1 for every class that occurs, float32; normal where no other does.
+        mask_BHW: class of each pixel of the last frame; None where masks are not learned.
+    """
+
+    class_B: Tensor
+    classes_BK: Tensor
+    mask_BHW: Tensor | None = None
+
+    def to(self, device: torch.device) -> Target:
+        mask = None if self.mask_BHW is None else self.mask_BHW.to(device)
+        return Target(self.class_B.to(device), self.classes_BK.to(device), mask)
+
+
 class Scores(Protocol):
     """What every model's forward gives, whatever else it holds."""
 

@@ -77,9 +77,8 @@ class Attention(nn.Module):
             return score_BHQK.softmax(-1) if self.softmax else score_BHQK
         if not self.softmax:
             return score_BHQK.masked_fill(~seen, 0.0)
-        least = torch.finfo(
-            score_BHQK.dtype
-        ).min  # -inf would make NaN of a query that sees nothing
+        # Not -inf, of which softmax makes NaN for a query that sees nothing.
+        least = torch.finfo(score_BHQK.dtype).min
         weight_BHQK = score_BHQK.masked_fill(~seen, least).softmax(-1)
         return weight_BHQK.masked_fill(~seen, 0.0)
 

@@ -25,7 +25,7 @@ from crosswatch.models.detector import Inputs, SignalStatistics, load_detector, 
 from crosswatch.models.fmformer import Scores
 from crosswatch.training import augment, checkpoint, distributed, learner
 from crosswatch.training.loop import Example
-from crosswatch.training.losses import joint_loss
+from crosswatch.training.losses.fmformer import joint_loss
 from crosswatch.training.settings import OptimConfig
 
 

@@ -46,3 +46,4 @@ class InputShape:
     signal_samples: int = 120
     signal_channels: int = 3
     classes: int = 2
+    widths: tuple[int, ...] = ()  # of each stream of features

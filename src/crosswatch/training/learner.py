@@ -21,7 +21,7 @@ from crosswatch.records import Block
 from crosswatch.training import checkpoint
 from crosswatch.training.augment import augmented
 from crosswatch.training.loop import Example, Step, predict, train_epoch
-from crosswatch.training.losses import joint_loss
+from crosswatch.training.losses.fmformer import joint_loss
 from crosswatch.training.optim import build_optimizer
 from crosswatch.training.settings import TrainConfig
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from crosswatch import config, experiment, stages
 from crosswatch.evaluation.measure import compare, measure
-from crosswatch.evaluation.scoring import Predictions
+from crosswatch.evaluation.predictions import Predictions
 
 VARIANTS = {
     "current": ("model.modality=current", "model.pixel_head=false"),

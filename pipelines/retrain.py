@@ -99,9 +99,9 @@ def retrain(
                 store=store,
                 batches=data.output,
                 labels=labels.output,
+                features=features.output,
             )
             checkpoint.set_caching_options(False)
-            checkpoint.after(features)  # what cannot be encoded must not be promoted without
             evaluation = evaluate(
                 settings=settings,
                 workspace=workspace,
@@ -110,6 +110,8 @@ def retrain(
                 checkpoint=checkpoint.output,
                 batches=data.output,
                 labels=labels.output,
+                features=features.output,
+                captions=captions.output,
             )
             evaluation.set_caching_options(False)
             registered = register(
@@ -122,5 +124,6 @@ def retrain(
                 evaluation=evaluation.output,
                 batches=data.output,
                 labels=labels.output,
+                features=features.output,
             )
             registered.set_caching_options(False)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from crosswatch.errors import UserError
 from crosswatch.models import MODELS
-from crosswatch.models.fmformer import FmFormer, Scores
+from crosswatch.models.fmformer import FmFormer
 from crosswatch.models.settings.fmformer import FmFormerConfig
+from crosswatch.models.tokens import Target
 from crosswatch.records import InputShape
+from crosswatch.training.losses.fmformer import fmformer_loss
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"width": 24, "depth": 2, "head_width": 8, "feed_forward_width": 48}
@@ -106,33 +107,72 @@ def test_forward_equals_the_released_model(name):
     model = config.build(SMALL_SHAPE).eval()
     load_released(model, golden)
     video = golden["in_video"].permute(0, 2, 3, 4, 1)
-    scores = model(video, golden["in_current"])
-    ours = scores.pixel_BKHW if scores.class_BK is None else scores.class_BK
-    torch.testing.assert_close(ours, golden["out"], atol=1e-5, rtol=0)
+    signal = golden["in_current"]
+    for valid in (None, torch.ones(signal.shape[:2], dtype=torch.bool)):
+        scores = model(video, signal, valid)
+        ours = scores.pixel_BKHW if scores.class_BK is None else scores.class_BK
+        torch.testing.assert_close(ours, golden["out"], atol=1e-5, rtol=0)
+
+
+CLASSES, PIXELS = {"pixel_head": False}, {"class_head": False}
+NO_DILATED = {"dilated_tokens": False}
+VISUAL, CURRENT = {"modality": "visual"}, {"modality": "current"} | CLASSES
+MATCHED = {"unimodal_depth": "matched"}
+BOTH = {"encoder_ff": "both"}
+CROSS_MODAL_CLASSES, JOINT, FEED_FORWARD, EMBEDDER = 1_923_466, 2_420_620, 892_800, 37_920
+SECOND_ATTENTIONS = 6 * 37_152
+MLP = 96 * 96 + 96
 
 
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        ({"pixel_head": False}, 1_923_466),
-        ({"pixel_head": False, "dilated_tokens": False}, 1_877_866),
-        ({"class_head": False}, 2_419_848),
-        ({"class_head": False, "dilated_tokens": False}, 2_207_880),
-        ({}, 2_419_848 + 772),
-        ({"modality": "visual", "pixel_head": False}, 784_516),
-        ({"modality": "visual", "pixel_head": False, "frames": 8}, 776_836),
-        ({"modality": "visual", "class_head": False}, 1_280_898),
-        ({"modality": "visual", "class_head": False, "dilated_tokens": False}, 1_068_930),
-        ({"modality": "current", "pixel_head": False}, 693_512),
-        ({"modality": "current", "pixel_head": False, "signal_samples": 440}, 712_712),
+        (CLASSES, CROSS_MODAL_CLASSES),
+        (CLASSES | NO_DILATED, 1_877_866),
+        (PIXELS, 2_419_848),
+        (PIXELS | NO_DILATED, 2_207_880),
+        ({}, JOINT),
+        (NO_DILATED, 2_207_880 + 772),
+        (VISUAL | CLASSES, 784_516),
+        (VISUAL | CLASSES | {"frames": 8}, 776_836),
+        (VISUAL | PIXELS, 1_280_898),
+        (VISUAL | PIXELS | NO_DILATED, 1_068_930),
+        (CURRENT, 693_512),
+        (CURRENT | {"signal_samples": 440}, 712_712),
+        (CLASSES | BOTH, CROSS_MODAL_CLASSES + FEED_FORWARD),
+        (BOTH, JOINT + FEED_FORWARD),
+        ({"embed_shared": True}, JOINT - EMBEDDER),
+        ({"mechanisms": "mhsa"}, JOINT),
+        ({"mechanisms": "mhca"}, JOINT),
+        ({"linear_fusion": False}, JOINT),
+        ({"dense_unit": "paper"}, JOINT),
+        ({"head": "mlp"}, JOINT + 2 * MLP),
+        (VISUAL | {"head": "mlp"}, 1_280_898 + 386 + MLP),
+        (VISUAL | PIXELS | MATCHED, 1_280_898 + SECOND_ATTENTIONS),
+        (CURRENT | MATCHED | BOTH, 693_512 + SECOND_ATTENTIONS + FEED_FORWARD // 2),
+        ({"current_embed": "linear"}, JOINT - 2 * 3 - 2 * 96),
+        ({"frames": 2}, JOINT - 4 * (64 + 16) * 96 - 2 * 4 * 96 * 96),
     ],
 )
-def test_parameter_count_is_the_published_one(options, count):
+def test_parameter_count_is_the_published_one_or_follows_from_it(options, count):
     sizes = {"signal_samples": 240} | {key: options[key] for key in options if key in SIZES}
     switches = {key: options[key] for key in options if key not in SIZES}
-    config = MODELS["fmformer"](current_embed="released", **switches)
-    model = config.build(InputShape(**sizes))
-    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    config = MODELS["fmformer"](**{"current_embed": "released"} | switches)
+    assert parameters(config.build(InputShape(**sizes))) == count
+
+
+def test_parts_have_the_published_numbers_of_parameters():
+    model = FmFormerConfig(current_embed="released").build(InputShape(signal_samples=240))
+    video, signal = model.embed_video, model.embed_signal
+    dilated = parameters(video.embed_dilated) + video.dilated_position_1ND.numel()
+    assert (parameters(video.embed), dilated, parameters(signal.embed)) == (37_920, 45_600, 582)
+    assert (video.position_1ND.numel(), signal.position_1ND.numel()) == (30_816, 23_136)
+    assert parameters(model.layers) == 1_784_448 == 6 * (4 * 37_152 + 2 * 74_400)
+    assert (parameters(model.score_class), parameters(model.score_pixels)) == (772, 497_154)
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def small(name: str, **changes) -> FmFormer:
@@ -148,20 +188,12 @@ def batch(count: int = 4, channels: int = 3) -> tuple[torch.Tensor, torch.Tensor
     return video, torch.randn(count, 20, channels, generator=chance)
 
 
-def joint_loss(scores: Scores, classes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    loss = torch.zeros(())
-    if scores.class_BK is not None:
-        loss = loss + cross_entropy(scores.class_BK, classes)
-    if scores.pixel_BKHW is not None:
-        loss = loss + cross_entropy(scores.pixel_BKHW, masks)
-    return loss
-
-
-def targets(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    classes = torch.arange(count) % 2
-    masks = torch.zeros(count, 32, 32, dtype=torch.long)
+def loss_of(model: FmFormer) -> torch.Tensor:
+    classes = torch.arange(4) % 2
+    masks = torch.zeros(4, 32, 32, dtype=torch.long)
     masks[1::2, 8:20, 12:24] = 1
-    return classes, masks
+    target = Target(classes, torch.nn.functional.one_hot(classes).float(), masks)
+    return fmformer_loss(model(*batch()), target, model.config, alpha=1.0)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -193,7 +225,7 @@ def test_memorises_one_batch(name):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        loss = joint_loss(model(*batch()), *targets())
+        loss = loss_of(model)
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
@@ -202,7 +234,7 @@ def test_memorises_one_batch(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_reach_every_parameter(name):
     model = small(name).train()
-    joint_loss(model(*batch()), *targets()).backward()
+    loss_of(model).backward()
     trained = {name: value.grad for name, value in model.named_parameters() if value.requires_grad}
     unreached = [name for name, grad in trained.items() if grad is None or not grad.any()]
     assert unreached == []

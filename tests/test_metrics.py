@@ -1,6 +1,7 @@
 """Metrics against the published code and scikit-learn, and what an interval promises."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,16 @@ def test_binary_metrics_equal_scikit_learn(case):
         "balanced_accuracy": reference.balanced_accuracy_score(labels, decided),
         "auc": reference.roc_auc_score(labels, binary(score)[:, 1]),
         "ap": reference.average_precision_score(labels, binary(score)[:, 1]),
+        "eer": equal_error_rate(labels, binary(score)[:, 1]),
     })  # fmt: skip
+
+
+def equal_error_rate(labels, score, weights=None):
+    """Where the ROC curve of scikit-learn, drawn with straight lines, meets alarmed = missed."""
+    alarmed, found, _ = reference.roc_curve(
+        labels, score, sample_weight=weights, drop_intermediate=False
+    )
+    return np.interp(0, alarmed + found - 1, alarmed)
 
 
 @given(scored(), st.integers(0, 100))
@@ -92,19 +102,87 @@ def test_weighted_ranking_metrics_equal_scikit_learn(case, seed):
     assert statistics["ap"](weights)[0] == pytest.approx(
         reference.average_precision_score(labels, score, sample_weight=weights[0])
     )
+    assert statistics["eer"](weights)[0] == pytest.approx(
+        equal_error_rate(labels, score, weights[0])
+    )
 
 
-@given(st.integers(3, 6), st.integers(0, 1000))
+@given(scored())
 @quick
-def test_multi_class_metrics_equal_scikit_learn(classes, seed):
+def test_the_equal_error_rate_is_that_of_the_classes_swapped(case):
+    labels, score = case
+    swapped = classification_metrics(1 - labels, binary(1 - score))["eer"]
+    assert swapped == pytest.approx(classification_metrics(labels, binary(score))["eer"])
+
+
+def test_equal_error_rates():
+    def eer(labels, score):
+        return classification_metrics(labels, binary(np.array(score)))["eer"]
+
+    assert eer([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4]) == 0
+    assert eer([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4]) == 1
+    assert eer([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5]) == 0.5
+    assert eer([0, 0, 0, 1, 1], [0.1, 0.2, 0.6, 0.5, 0.9]) == pytest.approx(1 / 3)
+
+
+@given(st.integers(2, 9), st.integers(0, 1000), st.booleans())
+@quick
+def test_multi_class_metrics_equal_scikit_learn(classes, seed, has_normal):
     chance = np.random.default_rng(seed)
     labels, probability = chance.integers(0, classes, 50), chance.dirichlet(np.ones(classes), 50)
-    decided = probability.argmax(axis=1)
-    assert classification_metrics(labels, probability) == pytest.approx({
+    assume(classes > 2 or not has_normal)
+    decided, abnormal = probability.argmax(axis=1), labels > 0
+    expected = {
         "accuracy": reference.accuracy_score(labels, decided),
         "macro_f1": reference.f1_score(labels, decided, average="macro"),
-        "balanced_accuracy": reference.balanced_accuracy_score(labels, decided),
-    })  # fmt: skip
+        "weighted_f1": reference.f1_score(labels, decided, average="weighted"),
+        "balanced_accuracy": balanced_accuracy(labels, decided),
+    }
+    if has_normal:
+        expected["auc"] = reference.roc_auc_score(abnormal, 1 - probability[:, 0])
+        expected["ap"] = reference.average_precision_score(abnormal, 1 - probability[:, 0])
+    if classes >= 6:
+        expected["top5"] = reference.top_k_accuracy_score(
+            labels, probability, k=5, labels=range(classes)
+        )
+    ours = classification_metrics(labels, probability, has_normal=has_normal)
+    assert ours == pytest.approx(expected)
+
+
+def balanced_accuracy(labels, decided):
+    with warnings.catch_warnings():  # a class that is decided, but does not occur
+        warnings.simplefilter("ignore")
+        return reference.balanced_accuracy_score(labels, decided)
+
+
+@given(st.integers(3, 7), st.integers(0, 1000))
+@quick
+def test_weights_repeat_instants(classes, seed):
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, classes, 30)
+    probability = chance.integers(0, 4, (30, classes)) / 4
+    weights = chance.integers(0, 3, 30)
+    repeated = [np.repeat(each, weights, axis=0) for each in (labels, probability)]
+    expected = classification_metrics(*repeated)
+    for name, of in classification_statistics(labels, probability).items():
+        ours = of(weights[None].astype(float))
+        assert ours == pytest.approx([expected[name]], nan_ok=True), name
+
+
+def test_top5_goes_by_rank_and_of_equal_chances_the_first_class_comes_first():
+    ranked = np.arange(7)[::-1][None] / 10
+    top5 = [classification_metrics([k], ranked)["top5"] for k in range(7)]
+    assert top5 == [1, 1, 1, 1, 1, 0, 0]
+    equal = [classification_metrics([k], np.ones((1, 7)))["top5"] for k in range(7)]
+    assert equal == top5
+
+
+def test_abnormal_classes_rank_together_however_sure_the_model_is():
+    labels = np.array([0, 0, 1, 2])
+    normal = np.array([1e-18, 0.9, 1e-20, 1e-30])  # 1 - p_0 would be 1 three times
+    probability = np.stack((normal, (1 - normal) / 2, (1 - normal) / 2), axis=1)
+    assert classification_metrics(labels, probability)["auc"] == 1
+    assert "auc" not in classification_metrics(labels, probability, has_normal=False)
 
 
 @given(st.integers(2, 4), st.integers(0, 1000))
@@ -130,7 +208,7 @@ def test_the_order_of_instants_does_not_matter(case, random):
 def test_perfect_prediction():
     labels = np.array([0, 1, 1, 0, 1])
     metrics = classification_metrics(labels, one_hot(labels))
-    assert (metrics.pop("fdr"), metrics.pop("mdr")) == (0, 0)
+    assert [metrics.pop(name) for name in ("fdr", "mdr", "eer")] == [0, 0, 0]
     assert set(metrics.values()) == {1.0}
     masks = np.arange(32).reshape(2, 4, 4) % 2
     perfect = segmentation_metrics(pixel_confusion(masks, masks, classes=2))
@@ -140,7 +218,7 @@ def test_perfect_prediction():
 def test_what_has_no_denominator_is_nan():
     metrics = classification_metrics([0, 0, 0], binary(np.array([0.1, 0.2, 0.3])))
     undefined = {name for name, value in metrics.items() if np.isnan(value)}
-    assert undefined == {"f1", "mdr", "auc", "ap", "balanced_accuracy"}
+    assert undefined == {"f1", "mdr", "auc", "ap", "eer", "balanced_accuracy"}
     empty = np.zeros((2, 4, 4), dtype=int)
     assert np.isnan(segmentation_metrics(pixel_confusion(empty, empty, classes=2))["miou"])
 

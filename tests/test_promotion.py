@@ -10,7 +10,7 @@ import pytest
 from crosswatch import config, experiment
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig, compare
-from crosswatch.evaluation.scoring import Predictions
+from crosswatch.evaluation.predictions import Predictions
 from crosswatch.records import TimeRange
 from crosswatch.tracking import manual
 from crosswatch.tracking.history import History

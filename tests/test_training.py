@@ -21,10 +21,13 @@ from made import TINY, deliver_with_events
 from crosswatch import artifacts, config, experiment, stages
 from crosswatch.annotation.refine import UNKNOWN
 from crosswatch.errors import UserError
-from crosswatch.models.detector import Inputs, SignalStatistics, load_detector, statistics_of
+from crosswatch.examples.example import Example
+from crosswatch.examples.facts import facts_of
+from crosswatch.examples.opening import Sources
+from crosswatch.models.detector import SignalStatistics, load_detector, statistics_of
 from crosswatch.models.fmformer import Scores
+from crosswatch.models.tokens import Target
 from crosswatch.training import augment, checkpoint, distributed, learner
-from crosswatch.training.loop import Example
 from crosswatch.training.losses.fmformer import joint_loss
 from crosswatch.training.settings import OptimConfig
 
@@ -161,17 +164,16 @@ class FakeGroup(learner.Alone):
 
 
 def stages_train_facts(data: Path):
-    from crosswatch.data.batches import open_set
-    from crosswatch.stages.train import _facts
-
     settings = resolved()
-    return _facts(open_set(data / "batches"), settings.windows, settings.model)
+    sources = Sources.open(data / "batches", data / "labels", None)
+    return facts_of(sources, settings.windows, settings.clips, settings.model)
 
 
 def job(data: Path, facts) -> learner.Job:
     return learner.Job(
         batches=data / "batches",
         labels=data / "labels",
+        features=None,
         checkpoints=data / "none",
         facts=facts,
         train=resolved().train,
@@ -191,13 +193,12 @@ def test_pixels_without_a_known_class_teach_nothing() -> None:
 
 
 def example() -> Example:
+    video = torch.randint(0, 256, (3, 2, 6, 5, 3), dtype=torch.uint8)
+    classes = torch.nn.functional.one_hot(torch.zeros(3, dtype=torch.long), 2).float()
+    mask = torch.randint(0, 2, (3, 6, 5))
     return Example(
-        inputs=Inputs(
-            video_BTHWC=torch.randint(0, 256, (3, 2, 6, 5, 3), dtype=torch.uint8),
-            signal_BSC=torch.randn(3, 4, 2),
-        ),
-        class_B=torch.zeros(3, dtype=torch.long),
-        mask_BHW=torch.randint(0, 2, (3, 6, 5)),
+        inputs=(video, torch.randn(3, 4, 2)),
+        target=Target(torch.zeros(3, dtype=torch.long), classes, mask),
     )
 
 
@@ -206,9 +207,9 @@ def test_a_mirrored_example_is_mirrored_in_every_frame_and_in_its_mask() -> None
     flipped = augment.flipped(made, which)
     for at, is_flipped in enumerate(which):
         columns = [4, 3, 2, 1, 0] if is_flipped else slice(None)
-        video = made.inputs.video_BTHWC[at][:, :, columns]
-        assert torch.equal(flipped.inputs.video_BTHWC[at], video)
-        assert torch.equal(flipped.mask_BHW[at], made.mask_BHW[at][:, columns])
+        video = made.inputs[0][at][:, :, columns]
+        assert torch.equal(flipped.inputs[0][at], video)
+        assert torch.equal(flipped.target.mask_BHW[at], made.target.mask_BHW[at][:, columns])
 
 
 @given(by=st.lists(st.tuples(st.integers(-7, 7), st.integers(-7, 7)), min_size=3, max_size=3))
@@ -219,16 +220,16 @@ def test_a_shifted_picture_and_its_mask_move_together(by: list[tuple[int, int]])
         for row in range(6):
             for column in range(5):
                 source = min(max(row - down, 0), 5), min(max(column - right, 0), 4)
-                here = shifted.inputs.video_BTHWC[at, :, row, column]
-                assert torch.equal(here, made.inputs.video_BTHWC[at, :, source[0], source[1]])
-                assert shifted.mask_BHW[at, row, column] == made.mask_BHW[at][source]
+                here = shifted.inputs[0][at, :, row, column]
+                assert torch.equal(here, made.inputs[0][at, :, source[0], source[1]])
+                assert shifted.target.mask_BHW[at, row, column] == made.target.mask_BHW[at][source]
 
 
 def test_a_dropped_signal_is_at_its_mean_and_the_others_stay() -> None:
     made = example()
-    dropped = augment.without_signal(made, torch.tensor([False, True, False])).inputs.signal_BSC
+    dropped = augment.without_signal(made, torch.tensor([False, True, False])).inputs[1]
     assert not dropped[1].any()
-    assert torch.equal(dropped[[0, 2]], made.inputs.signal_BSC[[0, 2]])
+    assert torch.equal(dropped[[0, 2]], made.inputs[1][[0, 2]])
 
 
 def test_statistics_count_each_training_sample_once(data: Path) -> None:
@@ -303,7 +304,9 @@ def test_a_detector_reloads_to_the_same_scores_and_foreign_weights_are_refused(
     windows = windows_of(open_set(data / "batches"), first.facts.windows, "evaluation")
     rows = np.arange(3)
     torch.testing.assert_close(
-        first.score(windows, rows).class_BK, again.score(windows, rows).class_BK, rtol=0, atol=0
+        *(each.score(each.facts.read_windows(windows, rows)).class_BK for each in (first, again)),
+        rtol=0,
+        atol=0,
     )
     facts = dataclasses.replace(first.facts, classes=("normal", "a", "b"))
     facts = dataclasses.replace(facts, shape=dataclasses.replace(facts.shape, classes=3))

@@ -14,6 +14,8 @@ def evaluate(
     checkpoint: dsl.Input[dsl.Model],
     batches: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
+    captions: dsl.Input[dsl.Dataset],
     out: dsl.Output[dsl.Artifact],
 ) -> None:
     from crosswatch.stages import control
@@ -27,5 +29,7 @@ def evaluate(
         checkpoint=checkpoint.path,
         batches=batches.path,
         labels=labels.path,
+        features=features.path,
+        captions=captions.path,
         out=out.path,
     )

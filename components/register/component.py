@@ -16,6 +16,7 @@ def register(
     evaluation: dsl.Input[dsl.Artifact],
     batches: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
     out: dsl.Output[dsl.Artifact],
 ) -> None:
     from crosswatch.stages import control
@@ -31,6 +32,7 @@ def register(
         evaluation=evaluation.path,
         batches=batches.path,
         labels=labels.path,
+        features=features.path,
         registry=workspace,
         out=out.path,
     )

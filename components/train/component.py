@@ -13,6 +13,7 @@ def train(
     store: str,
     batches: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
     out: dsl.Output[dsl.Model],
 ) -> None:
     from crosswatch.stages import control
@@ -25,6 +26,7 @@ def train(
         store=store,
         batches=batches.path,
         labels=labels.path,
+        features=features.path,
         checkpoints=f"{workspace}/checkpoints",
         out=out.path,
     )

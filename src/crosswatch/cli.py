@@ -30,6 +30,7 @@ ROLES = {
     "batches": "Batch set that ingest wrote.",
     "labels": "Labels that refine wrote.",
     "captions": "Captions that caption wrote.",
+    "features": "Features that extract wrote.",
     "checkpoint": "Detector that train wrote.",
     "checkpoints": "Where a training that is cut off leaves its epochs.",
     "evaluation": "Scores and metrics that evaluate wrote.",

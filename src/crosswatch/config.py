@@ -1,7 +1,8 @@
 """YAML to frozen dataclasses: strict about names and types, with dotted overrides.
 
 A section of the configuration is a frozen dataclass. Its fields may be scalars, ``Literal``
-choices, optional values, tuples of one type, or other sections.
+choices, optional values, tuples of one type, other sections, or one of several sections that their
+field `name` tells apart.
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ Section = TypeVar("Section")
 
 def build(cls: type[Section], values: Mapping[str, Any], *, where: str) -> Section:
     """Make a section from plain values; `where` names the source in errors."""
+    if _is_union(cls):
+        cls = _named(typing.get_args(cls), values, where)
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected a section of {cls.__name__}, found {values!r}")
     kinds = typing.get_type_hints(cls)
@@ -119,13 +122,30 @@ def _convert(kind: Any, value: Any, *, where: str) -> Any:
     origin = typing.get_origin(kind)
     if origin is Literal:
         return _choice(typing.get_args(kind), value, where)
-    if origin in (typing.Union, types.UnionType):
-        return _optional(typing.get_args(kind), value, where)
+    if _is_union(kind):
+        kinds = typing.get_args(kind)
+        if all(dataclasses.is_dataclass(each) for each in kinds):
+            return build(kind, value, where=where)
+        return _optional(kinds, value, where)
     if origin is tuple:
         return _tuple(typing.get_args(kind)[0], value, where)
     if dataclasses.is_dataclass(kind):
         return build(typing.cast(type, kind), value, where=where)
     return _scalar(kind, value, where)
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _named(kinds: Sequence[type], values: Any, where: str) -> Any:
+    """The section whose `name` the values give; the first where they give none."""
+    by_name: dict[str, type] = {}
+    for kind in kinds:
+        by_name |= dict.fromkeys(typing.get_args(typing.get_type_hints(kind)["name"]), kind)
+    if not isinstance(values, Mapping) or "name" not in values:
+        return kinds[0]
+    return by_name[_choice(tuple(by_name), values["name"], f"{where}.name")]
 
 
 def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -18,7 +18,7 @@ from crosswatch.data.adapters import open_adapter
 from crosswatch.data.splits import SplitConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import measure
-from crosswatch.evaluation.scoring import Predictions
+from crosswatch.evaluation.predictions import Predictions
 from crosswatch.experiment import Experiment
 from crosswatch.stages.evaluate import PREDICTIONS
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from crosswatch import config
 from crosswatch.annotation.refine import RefineConfig
+from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.ledger.ledger import LedgerConfig
 from crosswatch.data.splits import SplitConfig
@@ -17,7 +18,8 @@ from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.features.settings import CaptionConfig, FeatureConfig
-from crosswatch.models import ModelConfig
+from crosswatch.models import FeatureModelConfig, ModelConfig
+from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape
 from crosswatch.synthetic.plant import SimulateConfig
 from crosswatch.tracking.lineage import LineageConfig
@@ -33,11 +35,12 @@ class Experiment:
     ingest: IngestConfig = dataclasses.field(default_factory=IngestConfig)
     sync: SyncConfig = dataclasses.field(default_factory=SyncConfig)
     windows: WindowConfig = dataclasses.field(default_factory=WindowConfig)
+    clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     split: SplitConfig = dataclasses.field(default_factory=SplitConfig)
     refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
     caption: CaptionConfig = dataclasses.field(default_factory=CaptionConfig)
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    model: ModelConfig = dataclasses.field(default_factory=FmFormerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     register: RegisterConfig = dataclasses.field(default_factory=RegisterConfig)
@@ -47,7 +50,18 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse now what would fail after hours."""
-        self.model.refuse_shape(
+        if isinstance(self.model, FmFormerConfig):
+            self._refuse_windows(self.model)
+        else:
+            self._refuse_missing_features(self.model)
+        for key, metric in (
+            ("train.metric", self.train.metric),
+            ("register.primary", self.register.primary),
+        ):
+            self._refuse_undefined(key, metric)
+
+    def _refuse_windows(self, model: FmFormerConfig) -> None:
+        model.refuse_shape(
             InputShape(
                 frames=self.windows.frames,
                 frame_px=self.ingest.frame_px,
@@ -55,19 +69,31 @@ class Experiment:
                 classes=len(self.ingest.classes),
             )
         )
-        if not self.model.class_head:
+        if not model.class_head:
             raise UserError("model.class_head is false; selection and the gate need it")
-        for key, metric in (
-            ("train.metric", self.train.metric),
-            ("register.primary", self.register.primary),
-        ):
-            self._refuse_undefined(key, metric)
+
+    def _refuse_missing_features(self, model: FeatureModelConfig) -> None:
+        """An imported set brings modalities of its own names."""
+        encoders = self.features.encoders
+        for stream in model.streams if "imported" not in encoders else ():
+            for name in stream.modalities:
+                if name.removesuffix("_tokens") not in encoders:
+                    raise UserError(
+                        f"model.{stream.name} is {'+'.join(stream.modalities)}, and "
+                        f"features.encoders is {', '.join(encoders) or 'empty'}: add "
+                        f"{name.removesuffix('_tokens')} to features.encoders, or set "
+                        f"model.{stream.name} to what is there."
+                    )
 
     def _refuse_undefined(self, key: str, metric: str) -> None:
-        is_binary = len(self.ingest.classes) == 2
         known = {"accuracy", "balanced_accuracy"}
-        known |= {"f1", "auc", "ap"} if is_binary else {"macro_f1"}
-        known |= {"miou"} if self.model.pixel_head and self.evaluate.pool == "window" else set()
+        known |= {"f1"} if len(self.ingest.classes) == 2 else {"macro_f1"}
+        known |= {"auc", "ap"} if self.evaluate.has_normal else set()
+        if key == "register.primary" and self.model.task == "moments":
+            known |= {"auc2", "ap2"}
+        if isinstance(self.model, FmFormerConfig) and self.model.pixel_head:
+            known |= {"miou"} if key == "register.primary" else set()
+            known -= {"miou"} if self.evaluate.pool == "segment" else set()
         if metric not in known:
             raise UserError(
                 f"{key} is {metric}, which is not defined for {len(self.ingest.classes)} classes "

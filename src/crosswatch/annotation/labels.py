@@ -71,9 +71,13 @@ def open_labels(path: Path, batch: Batch) -> BatchLabels:
     )
 
 
-def verify_labels(path: Path, *, batch_set_digest: str) -> artifacts.Manifest:
-    """Open a labels artifact and hold it to the batch set it was made from."""
-    manifest = artifacts.open_artifact(path, kind=LABELS)
+def open_labelled(path: Path, *, batch_set_digest: str, verify: bool = True) -> artifacts.Manifest:
+    """Open a labels artifact and hold it to the batch set it was made from.
+
+    Raises:
+        UserError: no such artifact, damaged, or of another batch set.
+    """
+    manifest = artifacts.open_artifact(path, kind=LABELS, verify=verify)
     if manifest.parents.get("batches") != batch_set_digest:
         raise UserError(f"{path}: was made from another batch set. Run refine on this one.")
     return manifest

@@ -3,7 +3,7 @@
 Folder of a batch, all times on the reference clock (the control system's):
 
     frames.npy        uint8 (T, H, W, 3), absent without video
-    frame_times.npy   float64 (T,) in s
+    frame_times.npy   float64 (T,) in s; without frames.npy of pictures that nobody delivered
     frame_sources.npy int64 (T,): which picture of the original each frame shows, counted from 0 in
                       order of presentation; hidden ones (edit lists) do not count
     signal.npy        float32 (S, C), absent without a signal
@@ -11,7 +11,8 @@ Folder of a batch, all times on the reference clock (the control system's):
     audio.npy         int16 (A,), one channel, evenly sampled on its own clock; absent without sound
     masks.npy         uint8 (T, H, W), absent unless masks were delivered: class index, 255 unknown
     labels.json       classes, events, keyframes (pixels of the stored frames), segments, the blocks
-                      of a published split, and whether it is read as a published loader does
+                      of a published split, whether it is read as a published loader does, and
+                      whether a split gives it to one block as a whole
     sync.json         rates, each stream's clock, what was repaired, and the limits that were met
     sync.png          the alignment to look at; absent where there was nothing to align
 """
@@ -36,7 +37,10 @@ BATCH_MANIFEST = "batch-manifest.json"  # what the library's manifest of the bat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One synchronised batch; arrays are memory-mapped."""
+    """One synchronised batch; arrays are memory-mapped.
+
+    A bare one has neither frames nor a signal: its frame_times alone, for features from elsewhere.
+    """
 
     id: str
     digest: str
@@ -54,6 +58,7 @@ class Batch:
     masks: npt.NDArray[np.uint8] | None = None
     blocks: tuple[tuple[Block, float, float], ...] = ()  # a published split
     released: bool = False  # windows and splits follow a published loader
+    undivided: bool = False  # a split gives it to one block as a whole
     audio: npt.NDArray[np.int16] | None = None
     audio_rate_hz: float = 0.0
 
@@ -65,8 +70,16 @@ class Batch:
         return ClockMap.restored(told).to_reference(own_s)
 
     @property
+    def is_bare(self) -> bool:
+        """It holds times and labels, and nothing that could be looked at."""
+        return self.frames is None and self.signal is None
+
+    @property
     def span_s(self) -> tuple[float, float]:
-        """First and last instant that every present stream covers."""
+        """First and last instant that every present stream covers; of a bare batch, until the
+        end of its recording, which its last frame does not reach."""
+        if self.is_bare:
+            return self.segments[0][0], self.segments[-1][1]
         times = [t for t in (self.frame_times, self.signal_times) if t is not None]
         return max(float(t[0]) for t in times), min(float(t[-1]) for t in times)
 
@@ -110,6 +123,7 @@ def open_batch(folder: Path, *, batch_id: str, digest: str) -> Batch:
         audio_rate_hz=float(sync["streams"].get("audio", {}).get("rate_hz", 0.0)),
         blocks=tuple((name, float(a), float(b)) for name, a, b in labels.get("blocks", ())),
         released=bool(labels.get("released", False)),
+        undivided=bool(labels.get("undivided", False)),
     )
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from crosswatch import artifacts
 from crosswatch.data import signals
 from crosswatch.data.audio.decode import decode_audio
+from crosswatch.data.bare import write_bare
 from crosswatch.data.labels import Picture, check_classes, place_events, place_keyframes
-from crosswatch.data.layouts import DonkeycarConfig, FmfConfig, IndexConfig
+from crosswatch.data.layouts import DonkeycarConfig, FmfConfig, ImportedConfig, IndexConfig
 from crosswatch.data.placing import Placed, Streams, place
 from crosswatch.data.raw import RawBatch as RawBatch
 from crosswatch.data.spans import common_span
@@ -31,7 +32,9 @@ ROWS = 256  # at a time, when an array is written again
 class IngestConfig:
     """Where deliveries come from, what is stored of them, and how broken they may be."""
 
-    adapter: Literal["arrival", "itsc", "fmf", "index", "donkeycar", "single"] = "arrival"
+    adapter: Literal["arrival", "itsc", "fmf", "index", "donkeycar", "single", "imported"] = (
+        "arrival"
+    )
     frame_px: int = 64
     crop_xywh_px: tuple[int, ...] | None = None  # of the original pictures; None keeps them whole
     classes: tuple[str, ...] = ("normal", "semi_molten")
@@ -42,6 +45,7 @@ class IngestConfig:
     fmf: FmfConfig = dataclasses.field(default_factory=FmfConfig)
     index: IndexConfig = dataclasses.field(default_factory=IndexConfig)
     donkeycar: DonkeycarConfig = dataclasses.field(default_factory=DonkeycarConfig)
+    imported: ImportedConfig = dataclasses.field(default_factory=ImportedConfig)
 
     def __post_init__(self) -> None:
         if self.frame_px < 8:
@@ -79,6 +83,9 @@ def write_batch(
             then it carries the report and the figure.
     """
     check_classes(raw.events, raw.keyframes, ingest.classes)
+    if raw.times is not None:
+        counts = write_bare(raw, folder, ingest.classes)
+        return BatchSummary(counts=counts, warnings=(*raw.warnings, *_warnings(counts)))
     streams = _read_streams(raw, folder, ingest=ingest, sync=sync, progress=progress)
     placed = place(raw, streams, sync)
     _keep_placed(folder, placed)
@@ -89,6 +96,7 @@ def write_batch(
     labels, skipped = _labels(raw, streams, placed, ingest)
     labels |= {"classes": list(ingest.classes), "segments": [list(span) for span in placed.spans]}
     labels |= {"blocks": [list(block) for block in raw.blocks], "released": raw.released}
+    labels |= {"undivided": raw.undivided}
     artifacts.write_json(folder / "labels.json", labels)
     artifacts.write_json(folder / "sync.json", placed.report)
     if placed.figure is not None:

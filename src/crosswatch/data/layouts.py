@@ -42,6 +42,16 @@ class DonkeycarConfig:
         _refuse_no_rate(self.rate_hz)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedConfig:
+    """Features of others, as `crosswatch data import` wrote them."""
+
+    rate_hz: float = 10.0  # instants a second of clips whose frame rate nobody tells (MSR-VTT)
+
+    def __post_init__(self) -> None:
+        _refuse_no_rate(self.rate_hz)
+
+
 def _refuse_no_rate(rate_hz: float) -> None:
     if not 0 < rate_hz < 1e6:
         raise UserError(f"rate_hz is {rate_hz:g}; expected more than 0 and less than 1000000")

@@ -3,11 +3,12 @@
 By time: contiguous blocks of each batch with guards that serve only as history, so that no window
 of a later block reaches back into an earlier one. By batch: whole batches, named. By source: whole
 batches, each in the block that its name alone decides. Given: as the delivery was published.
+What a delivery calls undivided (a video of a set) lies in one block as a whole.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from crosswatch import artifacts
@@ -24,6 +25,7 @@ class SplitConfig:
     by: Literal["time", "batch", "source", "given"] = "time"
     train_share: float = 0.60
     validation_share: float = 0.15  # given: of the published training block, at its end
+    validation_videos_share: float = 0.10  # given: of undivided training videos, by their names
     strict: bool = True  # guards as long as the longest window between blocks of one batch
     validation: tuple[str, ...] = ()  # batch ids, for by: batch
     evaluation: tuple[str, ...] = ()
@@ -35,17 +37,32 @@ class SplitConfig:
                 f"train_share {self.train_share} and validation_share {self.validation_share} "
                 "leave no evaluation block; both have to be above 0 and their sum below 1"
             )
+        if not 0 <= self.validation_videos_share < 1:
+            raise UserError(
+                f"validation_videos_share is {self.validation_videos_share}; expected 0..1, 1 "
+                "excluded"
+            )
 
 
-def split(batch: Batch, *, windows: WindowConfig, config: SplitConfig) -> tuple[TimeRange, ...]:
+def split(
+    batch: Batch, *, windows: WindowConfig, config: SplitConfig, validates: bool = True
+) -> tuple[TimeRange, ...]:
     """The blocks of one batch.
+
+    Args:
+        validates: whether undivided training videos may be drawn for validation: not where other
+            videos of the set were published for it.
 
     Raises:
         BadBatchError: the batch is too short for two guards and three blocks, or has none given.
+        UserError: the batch is undivided, and the split would cut it.
     """
     first, last = batch.span_s
     if config.by in ("batch", "source"):
         block = _named(batch.id, config) if config.by == "batch" else _drawn(batch.id, config)
+        return (_range(batch, block, first, last + 1e-6),)
+    if batch.undivided:
+        block = _published(batch, config, validates=validates)
         return (_range(batch, block, first, last + 1e-6),)
     guard_s = 0.0
     if config.strict and not batch.released:
@@ -71,6 +88,10 @@ def split(batch: Batch, *, windows: WindowConfig, config: SplitConfig) -> tuple[
     )
 
 
+def publishes_validation(batches: Iterable[Batch]) -> bool:
+    return any(name == "validation" for batch in batches for name, _, _ in batch.blocks)
+
+
 def evaluation_set(ranges: Sequence[TimeRange]) -> dict[str, object]:
     """What candidate and champion are both scored on: batch digests and time ranges."""
     items = [
@@ -89,10 +110,32 @@ def _named(batch_id: str, config: SplitConfig) -> Block:
 
 def _drawn(batch_id: str, config: SplitConfig) -> Block:
     """A block by the name's hash: it stays the same whatever other batches there are."""
-    drawn = int.from_bytes(hashlib.sha256(batch_id.encode()).digest()[:8]) / 2**64
+    drawn = _share_of(batch_id)
     if drawn < config.train_share:
         return "train"
     return "validation" if drawn < config.train_share + config.validation_share else "evaluation"
+
+
+def _share_of(batch_id: str) -> float:
+    return int.from_bytes(hashlib.sha256(batch_id.encode()).digest()[:8]) / 2**64
+
+
+def _published(batch: Batch, config: SplitConfig, *, validates: bool) -> Block:
+    """The block that an undivided batch was published for, or validation, drawn by its name."""
+    if config.by == "time":
+        raise UserError(
+            f"split.by=time would cut videos such as {batch.id}, which are labelled as a whole. Set "
+            "split.by to given, source or batch."
+        )
+    if not batch.blocks:
+        raise BadBatchError(
+            f"batch {batch.id}: was imported without a split, which split.by=given asks for. Import "
+            "it with --split train or test, or set split.by to source or batch."
+        )
+    ((block, _, _),) = batch.blocks
+    if block == "train" and validates and _share_of(batch.id) < config.validation_videos_share:
+        return "validation"
+    return block
 
 
 def _given(batch: Batch, *, guard_s: float, config: SplitConfig) -> tuple[TimeRange, ...]:

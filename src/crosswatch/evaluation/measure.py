@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.errors import UserError
+from crosswatch.evaluation.alarms import alarm_statistics
 from crosswatch.evaluation.bootstrap import (
     Interval,
     Statistic,
@@ -16,21 +17,28 @@ from crosswatch.evaluation.bootstrap import (
     paired_difference,
 )
 from crosswatch.evaluation.classification import classification_statistics
+from crosswatch.evaluation.frames import frame_statistics
 from crosswatch.evaluation.segmentation import segmentation_statistics
+from crosswatch.evaluation.timeline import events_of_labels
+from crosswatch.models.tokens import BINARY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crosswatch.evaluation.scoring import Predictions
+    from crosswatch.evaluation.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     pool: Literal["window", "segment"] = "window"  # segment: one decision a recording
-    block_s: float = 20.0  # time blocks are the units of the bootstrap; recordings where pooled
+    unit: Literal["auto", "batch"] = "auto"  # of the bootstrap; auto: blocks, pooled: recordings
+    block_s: float = 20.0  # time blocks
     samples: int = 1000
     level: float = 0.95
     seed: int = 0
+    has_normal: bool = True  # false: the first class is a class like the others, not normal
+    alarm_merge_s: float = 1.0  # alarms that are closer together are one
+    alarm_least_s: float = 0.0  # shorter alarms are none
 
     def __post_init__(self) -> None:
         if self.block_s <= 0 or self.samples < 1 or not 0 < self.level < 1:
@@ -38,17 +46,35 @@ class EvaluateConfig:
                 f"block_s {self.block_s} has to be above 0, samples {self.samples} at least 1, "
                 f"level {self.level} between 0 and 1"
             )
+        for name in ("alarm_merge_s", "alarm_least_s"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed 0 and above")
 
 
-def measure(predictions: Predictions, evaluate: EvaluateConfig) -> dict[str, Interval]:
-    """Every metric that the predictions allow, with its bootstrap interval."""
+def measure(
+    predictions: Predictions, evaluate: EvaluateConfig, *, threshold: float | None = None
+) -> dict[str, Interval]:
+    """Every metric that the predictions allow, with its bootstrap interval.
+
+    `threshold`, of how abnormal a row is, was chosen on validation; alarms are counted by it where
+    rows are instants in time.
+    """
     pooled = predictions.pooled(evaluate.pool)
-    units = _units(pooled.rows, evaluate)
+    statistics = statistics_of(pooled, evaluate)
+    if threshold is not None and evaluate.has_normal:
+        statistics |= _at_threshold(pooled, evaluate, threshold)
+    return intervals(statistics, pooled.rows, evaluate)
+
+
+def intervals(
+    statistics: dict[str, Statistic], rows: pd.DataFrame, evaluate: EvaluateConfig
+) -> dict[str, Interval]:
+    units = units_of(rows, evaluate)
     return {
         name: block_bootstrap(
             units, of, samples=evaluate.samples, seed=evaluate.seed, level=evaluate.level
         )
-        for name, of in _statistics(pooled).items()
+        for name, of in statistics.items()
     }
 
 
@@ -62,14 +88,14 @@ def compare(
     """
     first, second = shared(first, second)
     first, second = first.pooled(evaluate.pool), second.pooled(evaluate.pool)
-    statistics = [_statistics(each) for each in (first, second)]
+    statistics = [statistics_of(each, evaluate) for each in (first, second)]
     for known in statistics:
         if metric not in known:
             raise UserError(f"metric {metric!r} is not among {', '.join(known)}")
     one, other = (known[metric] for known in statistics)
     everything = np.ones((1, len(first)))
     difference = paired_difference(
-        _units(first.rows, evaluate),
+        units_of(first.rows, evaluate),
         one,
         other,
         samples=evaluate.samples,
@@ -99,17 +125,63 @@ def shared(first: Predictions, second: Predictions) -> tuple[Predictions, Predic
     return first, second
 
 
-def _statistics(predictions: Predictions) -> dict[str, Statistic]:
-    found = classification_statistics(predictions.rows["label"], predictions.probability_NK)
+def statistics_of(predictions: Predictions, evaluate: EvaluateConfig) -> dict[str, Statistic]:
+    """Of rows as they are; `auc` and `ap` rank by `Predictions.anomaly_N`.
+
+    Frames of clips (rows with a binary branch) have auc2, ap2 and so on by the other branch, too.
+    """
+    label = predictions.rows["label"].to_numpy()
+    probability_NK = predictions.probability_NK
+    has_moments = BINARY in predictions.branches
+    found = classification_statistics(label, probability_NK, has_normal=evaluate.has_normal)
+    if has_moments:
+        videos = videos_of(predictions.rows)
+        found |= frame_statistics(label > 0, predictions.anomaly_N, videos)
+        second = frame_statistics(label > 0, 1.0 - probability_NK[:, 0], videos)
+        found |= {f"{name}2": of for name, of in second.items()}
+    for name, of_branch_NK in predictions.branches.items():
+        if name != BINARY:
+            alone = classification_statistics(label, of_branch_NK, has_normal=False)
+            found[f"accuracy_{name}"] = alone["accuracy"]
     if predictions.pixels_NKK is not None:
         found |= segmentation_statistics(predictions.pixels_NKK)
     return found
 
 
-def _units(rows: pd.DataFrame, evaluate: EvaluateConfig) -> npt.NDArray[np.object_]:
-    """Names of time blocks, or of recordings where a recording is one decision."""
+def videos_of(rows: pd.DataFrame) -> npt.NDArray[np.object_]:
+    """Which clip a frame belongs to, by name."""
+    named = rows["batch"].astype(str) + ":" + rows["start_s"].astype(str)
+    return named.to_numpy(dtype=object)
+
+
+def _at_threshold(
+    predictions: Predictions, evaluate: EvaluateConfig, threshold: float
+) -> dict[str, Statistic]:
+    """Alarms, of rows that follow each other in time within a recording."""
+    rows = predictions.rows
+    is_clip = "start_s" in rows and BINARY not in predictions.branches
+    if is_clip or evaluate.pool == "segment":
+        return {}
+    recording = (rows["batch"].astype(str) + ":" + rows["segment"].astype(str)).to_numpy(object)
+    times_s = rows["end_s"].to_numpy()
+    return alarm_statistics(
+        recording,
+        times_s,
+        predictions.anomaly_N,
+        events_of_labels(recording, times_s, rows["label"].to_numpy()),
+        threshold=threshold,
+        merge_s=evaluate.alarm_merge_s,
+        least_s=evaluate.alarm_least_s,
+    )
+
+
+def units_of(rows: pd.DataFrame, evaluate: EvaluateConfig) -> npt.NDArray[np.object_]:
+    """Names of time blocks; of recordings where a recording is one decision; or of batches."""
+    batch = rows["batch"].astype(str)
+    if evaluate.unit == "batch":
+        return batch.to_numpy(dtype=object)
     if evaluate.pool == "segment":
         unit = rows["segment"]
     else:
         unit = (rows["end_s"] // evaluate.block_s).astype(int)
-    return (rows["batch"].astype(str) + ":" + unit.astype(str)).to_numpy(dtype=object)
+    return (batch + ":" + unit.astype(str)).to_numpy(dtype=object)

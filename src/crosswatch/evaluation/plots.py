@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
-from crosswatch.evaluation.scoring import Predictions
+from crosswatch.evaluation.predictions import Predictions
 
 
 def plot_evaluation(predictions: Predictions, classes: Sequence[str], folder: Path) -> None:

@@ -1,138 +1,59 @@
-"""Score every window of a block with a detector, and keep the answers beside the scores."""
+"""Score every window or clip of a block with a detector."""
 
-import dataclasses
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from crosswatch.annotation.labels import BatchLabels
-from crosswatch.annotation.refine import UNKNOWN
-from crosswatch.data.batches import BatchSet
-from crosswatch.data.gather import WindowSet, windows_of
+from crosswatch.data.batches import Batch, BatchSet
+from crosswatch.data.windows import nearest
 from crosswatch.errors import UserError
+from crosswatch.evaluation.predictions import Floats, Predictions, together
 from crosswatch.evaluation.segmentation import pixel_confusion
+from crosswatch.examples.clips import ClipExamples, refuse_empty
+from crosswatch.examples.example import Rows
+from crosswatch.examples.opening import Sources, open_examples
+from crosswatch.examples.windows import WindowExamples
 from crosswatch.models.detector import Detector
-from crosswatch.records import Block, TimeRange
+from crosswatch.models.tokens import BINARY
+from crosswatch.records import Block
 
 BATCH_SIZE = 32
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """One row an instant.
-
-    Attributes:
-        rows: DataFrame with batch, end_s, segment and label.
-        probability_NK: class probabilities.
-        pixels_NKK: confusion of the pixels of each window's mask; None without a pixel head.
-    """
-
-    rows: pd.DataFrame
-    probability_NK: npt.NDArray[np.float64]
-    pixels_NKK: npt.NDArray[np.int64] | None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def save(self, path: Path) -> None:
-        """As Parquet: the rows, p_0 .. p_K-1, and the confusion's cells. Whole or not at all."""
-        table = self.rows.copy()
-        for k, column in enumerate(self.probability_NK.T):
-            table[f"p_{k}"] = column
-        if self.pixels_NKK is not None:
-            classes = self.pixels_NKK.shape[1]
-            for cell, column in enumerate(self.pixels_NKK.reshape(len(self), -1).T):
-                table[f"pixels_{cell // classes}_{cell % classes}"] = column
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Predictions":
-        table = pd.read_parquet(path)
-        chances = [name for name in table if str(name).startswith("p_")]
-        cells = [name for name in table if str(name).startswith("pixels_")]
-        classes = len(chances)
-        pixels = table[cells].to_numpy().reshape(-1, classes, classes) if cells else None
-        return cls(
-            rows=table[["batch", "end_s", "segment", "label"]],
-            probability_NK=table[chances].to_numpy(np.float64),
-            pixels_NKK=pixels,
-        )
-
-    def take(self, keep: npt.NDArray[np.int64]) -> "Predictions":
-        pixels = None if self.pixels_NKK is None else self.pixels_NKK[keep]
-        return Predictions(
-            rows=self.rows.iloc[keep].reset_index(drop=True),
-            probability_NK=self.probability_NK[keep],
-            pixels_NKK=pixels,
-        )
-
-    def outside(self, ranges: Sequence[TimeRange], digests: Mapping[str, str]) -> "Predictions":
-        """Without the instants in `ranges`; `digests` names each batch's contents."""
-        digest = self.rows["batch"].map(digests)
-        keep = np.ones(len(self), bool)
-        for span in ranges:
-            at = self.rows["end_s"]
-            inside = (digest == span.batch_digest) & (at >= span.start_s) & (at < span.stop_s)
-            keep &= ~inside.to_numpy()
-        return self.take(np.flatnonzero(keep))
-
-    def pooled(self, pool: Literal["window", "segment"]) -> "Predictions":
-        """As it is, or one row a recording: the mean of its windows' probabilities."""
-        if pool == "window":
-            return self
-        keys = self.rows.groupby(["batch", "segment"], sort=True).indices
-        groups = [np.asarray(rows, np.int64) for rows in keys.values()]
-        return Predictions(
-            rows=self.rows.iloc[[rows[-1] for rows in groups]].reset_index(drop=True),
-            probability_NK=np.stack([self.probability_NK[rows].mean(0) for rows in groups]),
-            pixels_NKK=None,
-        )
+Progress = Callable[[int, int], None]
 
 
 def score_block(
     detector: Detector,
-    batch_set: BatchSet,
-    labels: tuple[BatchLabels, ...],
+    sources: Sources,
     *,
     block: Block = "evaluation",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
+    explained: Callable[[pd.DataFrame, Any], None] = lambda rows, scores: None,
 ) -> Predictions:
-    """Every window of a block, in the detector's own window lengths.
+    """Every window or clip of a block, as long as the detector wants them.
+
+    `explained` hears the rows of each mini-batch of clips and the model's scores of them.
 
     Raises:
-        UserError: the detector was made for other classes or frame sizes, or finds no window.
+        UserError: the detector was made for other classes, frame sizes or features, or finds
+            nothing to look at.
     """
-    refuse_other_shape(detector, batch_set)
-    windows = windows_of(batch_set, detector.facts.windows, block)
-    if not len(windows):
-        raise UserError(
-            f"the {block} blocks hold no window with a whole history of "
-            f"{detector.facts.windows.signal_s:g} s; deliver longer batches"
-        )
-    pixels = bool(getattr(detector.facts.model, "pixel_head", False))
-    chances, cells = [], []
-    for at in range(0, len(windows), BATCH_SIZE):
-        rows = np.arange(at, min(at + BATCH_SIZE, len(windows)))
-        scores = detector.score(windows, rows)
-        assert scores.class_BK is not None
-        chances.append(scores.class_BK.double().softmax(1).numpy())
-        if pixels:
-            assert scores.pixel_BKHW is not None
-            decided = scores.pixel_BKHW.argmax(1).numpy()
-            cells.append(_confusion(windows, labels, rows, decided, len(batch_set.classes)))
-        progress(int(rows[-1]) + 1, len(windows))
-    return Predictions(
-        rows=_rows(windows, labels),
-        probability_NK=np.concatenate(chances),
-        pixels_NKK=np.concatenate(cells) if pixels else None,
-    )
+    refuse_other_shape(detector, sources.batch_set)
+    examples = open_examples(sources, detector.facts, block)
+    if isinstance(examples, WindowExamples):
+        return _score_windows(detector, examples, block, progress)
+    refuse_empty(examples, block)
+    score = _score_moments if detector.facts.model.task == "moments" else _score_clips
+    table, parts = examples.table(), []
+    for rows in _chunks(len(examples)):
+        scores = detector.score(examples.example(rows).inputs)
+        parts.append(score(examples, sources.labels, table.iloc[rows], scores))
+        explained(table.iloc[rows], scores)
+        progress(int(rows[-1]) + 1, len(examples))
+    return together(parts)
 
 
 def refuse_other_shape(detector: Detector, batch_set: BatchSet) -> None:
@@ -151,36 +72,94 @@ def refuse_other_shape(detector: Detector, batch_set: BatchSet) -> None:
             )
 
 
-def _confusion(
-    windows: WindowSet,
-    labels: tuple[BatchLabels, ...],
-    rows: npt.NDArray[np.int64],
-    decided: npt.NDArray[np.int64],
-    classes: int,
-) -> npt.NDArray[np.int64]:
-    def pick(number: int, of_table: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        masks = labels[number].masks
-        if masks is None:
-            raise UserError(
-                f"batch {windows.batches[number].id} has no masks to hold the pixel head against. "
-                "Run refine with refine.masks=window_ends."
+def _chunks(count: int) -> list[Rows]:
+    return [np.arange(at, min(at + BATCH_SIZE, count)) for at in range(0, count, BATCH_SIZE)]
+
+
+def _score_windows(
+    detector: Detector, examples: WindowExamples, block: Block, progress: Progress
+) -> Predictions:
+    if not len(examples):
+        raise UserError(
+            f"the {block} blocks hold no window with a whole history of "
+            f"{detector.facts.windows.signal_s:g} s; deliver longer batches"
+        )
+    classes = detector.facts.shape.classes
+    chances, cells = [], []
+    for rows in _chunks(len(examples)):
+        scores = detector.score(examples.example(rows).inputs)
+        chances.append(_array(scores.probability_BK()))
+        if examples.has_pixels:
+            decided = scores.pixel_BKHW.argmax(1).numpy()
+            truth, known = examples.known_masks(rows)
+            counts = pixel_confusion(truth, decided, classes=classes)
+            cells.append(np.where(known[:, None, None], counts, 0))
+        progress(int(rows[-1]) + 1, len(examples))
+    return Predictions(
+        rows=examples.table(),
+        probability_NK=np.concatenate(chances),
+        pixels_NKK=np.concatenate(cells) if cells else None,
+    )
+
+
+def _score_clips(
+    examples: ClipExamples, labels: Sequence[BatchLabels], rows: pd.DataFrame, scores: Any
+) -> Predictions:
+    """One decision a clip."""
+    return Predictions(
+        rows=rows.drop(columns="crop").reset_index(drop=True),
+        probability_NK=_array(scores.probability_BK()),
+        branches={name: _array(values) for name, values in scores.branches().items()},
+    )
+
+
+def _score_moments(
+    examples: ClipExamples, labels: Sequence[BatchLabels], rows: pd.DataFrame, scores: Any
+) -> Predictions:
+    """One row a frame; it has the score of the token that tells of it."""
+    anomaly_BL, class_BLK = (_array(values) for values in scores.moments())
+    parts = []
+    for at, row in enumerate(rows.index):
+        number, clip, _ = examples.clip_NC[row]
+        batch, table = examples.batch_set.batches[number], examples.tables[number]
+        spans_s = examples.spans_s(int(row))
+        times_s, label = _frames(batch, labels[number], table.start_s[clip], table.stop_s[clip])
+        token = _token_of(times_s, spans_s)
+        abnormal = anomaly_BL[at, token]
+        parts.append(
+            Predictions(
+                rows=pd.DataFrame(
+                    {
+                        "batch": batch.id,
+                        "end_s": times_s,
+                        "segment": table.segment[clip],
+                        "start_s": table.start_s[clip],
+                        "label": label,
+                    }
+                ),
+                probability_NK=class_BLK[at, token],
+                branches={BINARY: np.stack([1 - abnormal, abnormal], axis=1)},
             )
-        return masks[labels[number].mask_row(windows.tables[number].take(of_table))]
-
-    truth = windows.gather(rows, pick).astype(np.int64)
-    known = (truth != UNKNOWN).all(axis=(1, 2))
-    counts = pixel_confusion(np.where(truth == UNKNOWN, 0, truth), decided, classes=classes)
-    return np.where(known[:, None, None], counts, 0)
+        )
+    return together(parts)
 
 
-def _rows(windows: WindowSet, labels: tuple[BatchLabels, ...]) -> pd.DataFrame:
-    parts: list[dict[str, Any]] = [
-        {
-            "batch": batch.id,
-            "end_s": table.end_s,
-            "segment": table.segment,
-            "label": of_batch.class_of(table),
-        }
-        for batch, table, of_batch in zip(windows.batches, windows.tables, labels, strict=True)
-    ]
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+def _frames(
+    batch: Batch, labels: BatchLabels, start_s: float, stop_s: float
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Times of the frames (without video: of the samples) of a clip, and their classes."""
+    first, behind = np.searchsorted(labels.times_s, [start_s, stop_s])
+    times_s = np.asarray(labels.times_s[first:behind], np.float64)
+    return times_s, np.asarray(labels.classes[first:behind]).astype(np.int64)
+
+
+def _token_of(times_s: Floats, spans_s: Floats) -> npt.NDArray[np.int64]:
+    """The token next to each instant (N,); 0, which is padding, where there is none."""
+    if len(spans_s) < 2:
+        return np.zeros(len(times_s), np.int64)
+    return nearest(spans_s.mean(axis=1), times_s)
+
+
+def _array(values: Any) -> Floats:
+    found: Floats = values.double().cpu().numpy()
+    return found

@@ -1,7 +1,7 @@
-"""The encoders by the name that features.encoders uses."""
+"""The encoders by the name that features.encoders uses; `imported` computes nothing and is none."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from crosswatch.features.encoder import Encoder
@@ -11,63 +11,71 @@ from crosswatch.features.settings import (
     DistilbertConfig,
     EncoderName,
     FeatureConfig,
+    Word2vecConfig,
 )
+from crosswatch.features.source import Source
 from crosswatch.features.weights.finding import absolute
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderKind:
-    build: Callable[[FeatureConfig], Encoder]
+    build: Callable[[FeatureConfig, Sequence[Source]], Encoder]  # for the batches that are given
     reads_captions: bool = False
 
 
-Weighty = TypeVar("Weighty", ClipConfig, AudioConfig, DistilbertConfig)
+Weighty = TypeVar("Weighty", ClipConfig, AudioConfig, DistilbertConfig, Word2vecConfig)
 
 
 def _located(config: Weighty) -> Weighty:
     return dataclasses.replace(config, weights=absolute(config.weights))
 
 
-def _clip(features: FeatureConfig) -> Encoder:
+def _clip(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.pictures.clip import ClipEncoder
 
     return ClipEncoder(_located(features.clip), features.compute.precision)
 
 
-def _image(features: FeatureConfig) -> Encoder:
+def _image(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.pictures.image import ImageEncoder
 
     return ImageEncoder(features.image, _located(features.clip), features.compute.precision)
 
 
-def _motion(features: FeatureConfig) -> Encoder:
+def _motion(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.pictures.motion import MotionEncoder
 
     return MotionEncoder(features.motion)
 
 
-def _audio(features: FeatureConfig) -> Encoder:
+def _audio(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.sound.audio import AudioEncoder
 
     return AudioEncoder(_located(features.audio), features.compute.precision)
 
 
-def _mel(features: FeatureConfig) -> Encoder:
+def _mel(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.sound.mel import MelEncoder
 
     return MelEncoder(features.mel)
 
 
-def _distilbert(features: FeatureConfig) -> Encoder:
+def _distilbert(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.text.distilbert import DistilbertEncoder
 
     return DistilbertEncoder(_located(features.distilbert), features.compute.precision)
 
 
-def _hashed(features: FeatureConfig) -> Encoder:
+def _hashed(features: FeatureConfig, _: Sequence[Source]) -> Encoder:
     from crosswatch.features.text.hashed import HashedEncoder
 
     return HashedEncoder(features.hashed)
+
+
+def _word2vec(features: FeatureConfig, sources: Sequence[Source]) -> Encoder:
+    from crosswatch.features.text.word2vec import Word2vecEncoder
+
+    return Word2vecEncoder.of(_located(features.word2vec), sources)
 
 
 ENCODERS: dict[EncoderName, EncoderKind] = {
@@ -78,4 +86,5 @@ ENCODERS: dict[EncoderName, EncoderKind] = {
     "mel": EncoderKind(_mel),
     "distilbert": EncoderKind(_distilbert, reads_captions=True),
     "hashed": EncoderKind(_hashed, reads_captions=True),
+    "word2vec": EncoderKind(_word2vec, reads_captions=True),
 }

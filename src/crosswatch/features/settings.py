@@ -6,7 +6,9 @@ from typing import Literal
 
 from crosswatch.errors import UserError
 
-EncoderName = Literal["clip", "image", "motion", "audio", "mel", "distilbert", "hashed"]
+EncoderName = Literal[
+    "clip", "image", "motion", "audio", "mel", "distilbert", "hashed", "word2vec", "imported"
+]
 
 
 def _at_least(section: object, **least: float) -> None:
@@ -94,14 +96,24 @@ class SuppliedConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedCaptionConfig:
+    """Sentences that came with imported features (MSR-VTT)."""
+
+    # of each clip: the one that it is evaluated by, the first of the others, or that one and then
+    # all others, each for the whole clip
+    take: Literal["evaluation", "first", "all"] = "evaluation"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
     """Where sentences come from; template needs no weights."""
 
-    source: Literal["template", "blip", "supplied", "none"] = "template"
+    source: Literal["template", "blip", "supplied", "imported", "none"] = "template"
     frames: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
     explain_s: float = 10.0  # an explanation also names the last other caption, if so recent
     blip: BlipConfig = dataclasses.field(default_factory=BlipConfig)
     supplied: SuppliedConfig = dataclasses.field(default_factory=SuppliedConfig)
+    imported: ImportedCaptionConfig = dataclasses.field(default_factory=ImportedCaptionConfig)
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -192,6 +204,25 @@ class HashedConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Word2vecConfig:
+    """Vectors of words (Mikolov et al. 2013, arXiv:1310.4546) from a file as word2vec writes it."""
+
+    weights: WeightsConfig = dataclasses.field(default_factory=WeightsConfig)
+    text: Literal["caption", "explanation", "both"] = "caption"
+    max_length: int = 30  # words that the file knows
+
+    def __post_init__(self) -> None:
+        _at_least(self, max_length=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedFeaturesConfig:
+    """Arrays that came with imported features, as they are."""
+
+    made_with: str = ""  # which encoder, in words; a model takes no features of other words
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     """Which encoders look at a batch; motion, mel and hashed need no weights."""
 
@@ -203,6 +234,8 @@ class FeatureConfig:
     mel: MelConfig = dataclasses.field(default_factory=MelConfig)
     distilbert: DistilbertConfig = dataclasses.field(default_factory=DistilbertConfig)
     hashed: HashedConfig = dataclasses.field(default_factory=HashedConfig)
+    word2vec: Word2vecConfig = dataclasses.field(default_factory=Word2vecConfig)
+    imported: ImportedFeaturesConfig = dataclasses.field(default_factory=ImportedFeaturesConfig)
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from crosswatch import artifacts
 from crosswatch.data.batches import BATCH_MANIFEST, Batch, BatchSet, open_batch
 from crosswatch.data.originals import Original, OriginalPlace, open_original
 from crosswatch.data.store.settings import TransferConfig
+from crosswatch.errors import UserError
 from crosswatch.features.captioning.captions import Caption, CaptionSet, read_captions
 
 
@@ -57,6 +58,16 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened: memory maps would be copied."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def refuse_other_adapters(source: Source, adapter: str, option: str) -> None:
+    """Raise UserError where an option asks for what another layout of deliveries brings."""
+    ingested = source.place.ingest["adapter"]
+    if ingested != adapter:
+        raise UserError(
+            f"{option} names {adapter}, and the batches were ingested with ingest.adapter="
+            f"{ingested}, which brings none. Leave it out, or set ingest.adapter={adapter}."
+        )
 
 
 def sources_of(

@@ -1,6 +1,7 @@
 """A trained model with all that scoring needs: window lengths, signal statistics, class names."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crosswatch import artifacts, config
+from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.gather import WindowSet
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.models import MODELS, ModelConfig
-from crosswatch.models.fmformer import Scores
+from crosswatch.models.settings.common import Stream
+from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape, TimeRange
 
 WEIGHTS = "model.safetensors"
 FACTS = "detector.json"
+ON_EVALUATION = "of the evaluation set itself"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,53 +38,84 @@ class SignalStatistics:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a model sees of B windows; a stream that the windows leave out is None."""
+class Scale:
+    """Mean and deviation of each dimension of a stream over the training clips."""
 
-    video_BTHWC: torch.Tensor | None
-    signal_BSC: torch.Tensor | None
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def apply(self, values_LD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        mean, deviation = (np.array(known, np.float32) for known in (self.mean, self.deviation))
+        return (values_LD - mean) / deviation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectorFacts:
-    """Everything but the weights."""
+    """Everything but the weights.
+
+    Attributes:
+        statistics: of the signal, where the model looks at one and wants it normalised.
+        encoders: digests of what made each stream of features, those of joined ones by "+".
+        scales: of each stream of features, where the model wants them standardised.
+    """
 
     model: ModelConfig
     shape: InputShape
     windows: WindowConfig
-    statistics: SignalStatistics | None
+    clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
+    statistics: SignalStatistics | None = None
+    encoders: tuple[str, ...] = ()
+    scales: tuple[Scale, ...] = ()
     classes: tuple[str, ...]
 
-    def read(self, windows: WindowSet, rows: npt.NDArray[np.int64]) -> Inputs:
-        """Gather windows and normalise their signal."""
-        video = torch.from_numpy(windows.video(rows)) if self.shape.frames else None
-        signal = None
-        if self.shape.signal_samples:
-            amperes_BSC = windows.signal(rows)
-            known = self.statistics is not None
-            signal = torch.from_numpy(
-                self.statistics.normalise(amperes_BSC) if known else amperes_BSC  # type: ignore[union-attr]
-            )
-        return Inputs(video_BTHWC=video, signal_BSC=signal)
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Of features; a model of windows has none."""
+        return () if isinstance(self.model, FmFormerConfig) else self.model.streams
 
-    def build(self) -> torch.nn.Module:
-        return self.model.build(self.shape)
+    def read_windows(
+        self, windows: WindowSet, rows: npt.NDArray[np.int64]
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Frames and normalised samples of windows, as FmFormer takes them."""
+        video = torch.from_numpy(windows.video(rows)) if self.shape.frames else None
+        if not self.shape.signal_samples:
+            return video, None
+        signal_BSC = windows.signal(rows)
+        if self.statistics is not None:
+            signal_BSC = self.statistics.normalise(signal_BSC)
+        return video, torch.from_numpy(signal_BSC)
+
+    def build(self, **resources: Any) -> torch.nn.Module:
+        """A module with fresh weights; `resources` are what training alone needs beside them."""
+        return self.model.build(self.shape, **resources)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detector:
-    """Facts and a module with trained weights, in evaluation mode."""
+    """Facts and a module with trained weights, in evaluation mode.
+
+    Attributes:
+        seen: what trained and validated it.
+        threshold: of the chance that something is abnormal, chosen on validation; None where
+            validation held one class only.
+        selected_by: what its epoch was picked by.
+    """
 
     facts: DetectorFacts
     module: torch.nn.Module
-    seen: tuple[TimeRange, ...]  # what trained and validated it
+    seen: tuple[TimeRange, ...]
+    threshold: float | None = None
+    selected_by: str = ""
 
     @torch.inference_mode()
-    def score(self, windows: WindowSet, rows: npt.NDArray[np.int64]) -> Scores:
-        """Logits of classes and pixels."""
-        inputs = self.facts.read(windows, rows)
-        scores: Scores = self.module(inputs.video_BTHWC, inputs.signal_BSC)
-        return scores
+    def score(self, inputs: Iterable[Any]) -> Any:
+        """What the module's forward gives."""
+        return self.module(*inputs)
+
+
+def selected_on_evaluation(detector: Detector) -> bool:
+    """Whether its epoch was picked by the very numbers that it is then judged by."""
+    return detector.selected_by.endswith(ON_EVALUATION)
 
 
 def save_detector(
@@ -115,6 +150,8 @@ def load_detector(folder: Path) -> Detector:
         facts=facts,
         module=module.eval(),
         seen=tuple(TimeRange(**item) for item in notes.get("seen", ())),
+        threshold=notes.get("threshold"),
+        selected_by=str(notes.get("selected_by", "")),
     )
 
 

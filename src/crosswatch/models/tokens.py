@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+BINARY = "binary"  # the branch of a model that tells abnormal from normal on its own
+
 
 class Tokens(NamedTuple):
     """A stream of B clips, padded to the longest; a clip that lacks it has no valid token.

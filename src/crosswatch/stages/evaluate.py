@@ -6,45 +6,66 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crosswatch import artifacts, config, progress
-from crosswatch.annotation.labels import open_labels, verify_labels
-from crosswatch.data.batches import open_set
 from crosswatch.evaluation.bootstrap import Interval
+from crosswatch.evaluation.explanations import EXPLANATIONS, Explanations
 from crosswatch.evaluation.measure import EvaluateConfig, measure
 from crosswatch.evaluation.plots import plot_evaluation
 from crosswatch.evaluation.scoring import score_block
-from crosswatch.models.detector import load_detector
+from crosswatch.evaluation.truth import measure_segments
+from crosswatch.examples.opening import Sources
+from crosswatch.models.detector import load_detector, selected_on_evaluation
 from crosswatch.stages.train import CHECKPOINT
 
 EVALUATION = "evaluation"
 PREDICTIONS = "predictions.parquet"
+UNITS = {"instants": "window", "clips": "clip", "moments": "clip"}
 
 
 def evaluate(
-    *, checkpoint: Path, batches: Path, labels: Path, out: Path, evaluate: EvaluateConfig
+    *,
+    checkpoint: Path,
+    batches: Path,
+    labels: Path,
+    features: Path | None = None,
+    captions: Path | None = None,
+    out: Path,
+    evaluate: EvaluateConfig,
 ) -> None:
     """The evaluation set is read here and nowhere before."""
     trained = artifacts.open_artifact(checkpoint, kind=CHECKPOINT)
-    batch_set = open_set(batches)
-    verify_labels(labels, batch_set_digest=batch_set.digest)
+    sources = Sources.open(batches, labels, features)
+    batch_set = sources.batch_set
     detector = load_detector(checkpoint)
-    of_batches = tuple(open_labels(labels, batch) for batch in batch_set.batches)
-    parents = {"checkpoint": trained.digest, "batches": batch_set.digest}
+    told = Explanations(captions, batch_set)
+    parents = {"checkpoint": trained.digest, **sources.digests()}
     settings = {"evaluate": config.plain(evaluate)}
     with artifacts.create(out, kind=EVALUATION, config=settings, parents=parents) as draft:
         predictions = score_block(
-            detector, batch_set, of_batches, progress=progress.Meter("window")
-        )
+            detector, sources, progress=progress.Meter(UNITS[detector.facts.model.task]),
+            explained=told.hear,
+        )  # fmt: skip
         predictions.save(draft / PREDICTIONS)
-        measured = measure(predictions, evaluate)
-        artifacts.write_json(draft / "metrics.json", _plain(measured, batch_set.evaluation_set))
+        told.save(draft / EXPLANATIONS)
+        measured = measure(predictions, evaluate, threshold=detector.threshold)
+        measured |= measure_segments(predictions, batch_set, evaluate)
+        selected_by = detector.selected_by
+        facts = {"threshold": detector.threshold, "selected_by": selected_by}
+        metrics = {**_plain(measured, batch_set.evaluation_set), **facts}
+        if selected_on_evaluation(detector):
+            metrics["warning"] = draft.note = f"SELECTED ON THE EVALUATION SET ({selected_by})"
+            progress.warn(f"{draft.note}: these numbers flatter the model")
+        artifacts.write_json(draft / "metrics.json", metrics)
         plot_evaluation(predictions.pooled(evaluate.pool), batch_set.classes, draft.path)
         draft.counts["instants"] = len(predictions)
-    progress.outcome(headline(measured))
+    brand = f"{draft.note}: " if selected_on_evaluation(detector) else ""
+    progress.outcome(brand + headline(measured))
 
 
 def headline(measured: Mapping[str, Interval]) -> str:
     """The first metrics in one line, with their intervals."""
-    shown = [(name, measured[name]) for name in ("f1", "accuracy", "miou") if name in measured]
+    shown = [
+        (name, measured[name]) for name in ("f1", "auc", "accuracy", "miou") if name in measured
+    ]
     return ", ".join(f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in shown)
 
 
@@ -53,7 +74,9 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _plain(measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]) -> object:
+def _plain(
+    measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]
+) -> dict[str, object]:
     return {
         "metrics": {name: _defined(interval.estimate) for name, interval in measured.items()},
         "intervals": {

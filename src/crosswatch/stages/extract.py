@@ -14,6 +14,8 @@ from crosswatch.features.captioning.captions import CAPTIONS, CaptionSet, open_c
 from crosswatch.features.encoder import Spans
 from crosswatch.features.encoders import ENCODERS
 from crosswatch.features.extraction import Extracted, Extraction
+from crosswatch.features.imported import NAME as IMPORTED
+from crosswatch.features.imported import take_imported
 from crosswatch.features.schema import FEATURES, INDEX, RowsInOrder, modalities_in, write_rows
 from crosswatch.features.settings import FeatureConfig
 from crosswatch.features.source import Source, sources_of
@@ -47,11 +49,15 @@ def extract(
     kept = open_kept(place, kind=FEATURE, store=store, transfer=transfer)
     parents = {"batches": batch_set.digest}
     parents |= {} if captioned is None else {"captions": captioned.digest}
-    encoders = {name: ENCODERS[name].build(features) for name in features.encoders}
+    computing = [name for name in features.encoders if name != IMPORTED]
+    encoders = {name: ENCODERS[name].build(features, sources) for name in computing}
     for encoder in encoders.values():
         _ = encoder.identity  # weights that are missing are told before hours of work
     with artifacts.create(out, kind=FEATURES, config=settings, parents=parents) as draft:
         found: dict[str, Extracted] = {}
+        if IMPORTED in features.encoders:
+            found[IMPORTED] = take_imported(draft, sources, features)
+            _tell_refused(draft, IMPORTED, found[IMPORTED])
         for name, encoder in encoders.items():
             extraction = Extraction(
                 encoder=encoder, compute=features.compute, kept=kept, write=_write
@@ -95,12 +101,13 @@ def _open_captions(
         UserError: an encoder of text has none to read.
     """
     found = None if captions is None else open_captions(captions, batch_set_digest=batch_set_digest)
-    readers = [name for name in features.encoders if ENCODERS[name].reads_captions]
+    readers = [name for name, kind in ENCODERS.items() if kind.reads_captions]
+    readers = [name for name in features.encoders if name in readers]
     if readers and (found is None or not found.hashes):
         why = "--captions is missing" if captions is None else f"{captions} holds no captions"
         raise UserError(
             f"{why}, which features.encoders {', '.join(readers)} would encode. Run caption with "
-            "caption.source=template (or blip, or supplied), or leave them out."
+            "caption.source=template (or blip, supplied or imported), or leave them out."
         )
     return found
 
@@ -128,6 +135,10 @@ def _take(draft: artifacts.Draft, name: str, found: Extracted) -> None:
         if failed:
             draft.warnings.append(f"{batch_id}: {failed} rows of {name} failed and are not valid")
             progress.warn(draft.warnings[-1])
+    _tell_refused(draft, name, found)
+
+
+def _tell_refused(draft: artifacts.Draft, name: str, found: Extracted) -> None:
     for batch_id, reason in found.refused.items():
         told = f"{name}: {reason}"
         before = draft.quarantined.get(batch_id)

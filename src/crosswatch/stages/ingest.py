@@ -89,6 +89,7 @@ def _library_root(known: Path | None, out: Path) -> Iterator[Path]:
 
 
 QUARANTINE = "quarantine"
+REASONS = 9  # told in one line
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -133,8 +134,11 @@ class _Ingestion:
                 self.leave_out(batch_id, str(error))
 
     def hold_to_windows(self, windows: WindowConfig) -> None:
-        """A batch that gives no window at all would only fail the stages that follow."""
-        for batch in list(self.batches.values()):
+        """A batch that gives no window at all would only fail the stages that follow.
+
+        Windows are of pictures and signals: where there are none, features are read as they are.
+        """
+        for batch in [each for each in self.batches.values() if not each.is_bare]:
             try:
                 check_windows(batch, windows)
             except UserError as error:
@@ -145,7 +149,8 @@ class _Ingestion:
 
         What most batches have counts; where as many differ, what was known before.
         """
-        ordered = sorted(self.batches.values(), key=lambda batch: batch.id in self.delivered)
+        windowed = [batch for batch in self.batches.values() if not batch.is_bare]
+        ordered = sorted(windowed, key=lambda batch: batch.id in self.delivered)
         facts = {batch.id: _stream_facts(batch, windows) for batch in ordered}
         counted = collections.Counter(tuple(found.items()) for found in facts.values())
         usual = dict(counted.most_common(1)[0][0]) if counted else {}
@@ -163,14 +168,16 @@ class _Ingestion:
     def split(self, *, windows: WindowConfig, split: SplitConfig) -> tuple[TimeRange, ...]:
         """Blocks of every batch; one that is too short for them is left out."""
         ranges: list[TimeRange] = []
+        validates = not splits.publishes_validation(self.batches.values())
         for batch in list(self.batches.values()):
             try:
-                ranges += splits.split(batch, windows=windows, config=split)
+                ranges += splits.split(batch, windows=windows, config=split, validates=validates)
             except BadBatchError as error:
                 self.leave_out(batch.id, str(error))
         if not self.batches:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
-            raise UserError(f"no batch is left. {reasons}")
+            told = [f"{name}: {why}" for name, why in self.left_out.items()]
+            more = f"; and {len(told) - REASONS} others" if len(told) > REASONS else ""
+            raise UserError(f"no batch is left. {'; '.join(told[:REASONS])}{more}")
         _refuse_empty_blocks(ranges, split)
         return tuple(ranges)
 

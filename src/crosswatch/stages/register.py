@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosswatch import artifacts, config, progress
-from crosswatch.annotation.labels import open_labels, verify_labels
-from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.errors import UserError
 from crosswatch.evaluation.measure import EvaluateConfig
-from crosswatch.evaluation.scoring import Predictions, score_block
-from crosswatch.models.detector import Detector, load_detector
+from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.scoring import score_block
+from crosswatch.examples.opening import Sources
+from crosswatch.models.detector import Detector, load_detector, selected_on_evaluation
 from crosswatch.stages.evaluate import EVALUATION, PREDICTIONS
 from crosswatch.stages.train import CHECKPOINT
 from crosswatch.tracking.lineage import LineageConfig, lineage_tags
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REGISTRATION = "registration"
+SELECTED_ON_EVALUATION = (
+    "its epoch was picked on the evaluation set itself (train.select=test), so what is measured "
+    "there compares with nothing; train with train.select=best"
+)
 
 
 def register(
@@ -37,6 +41,7 @@ def register(
     evaluation: Path,
     batches: Path,
     labels: Path,
+    features: Path | None = None,
     registry: Path,
     out: Path,
     register: RegisterConfig,
@@ -48,8 +53,8 @@ def register(
     evaluated = artifacts.open_artifact(evaluation, kind=EVALUATION)
     if evaluated.parents["checkpoint"] != trained.digest:
         raise UserError(f"{evaluation}: is of another checkpoint than {checkpoint}")
-    batch_set = open_set(batches)
-    labelled = verify_labels(labels, batch_set_digest=batch_set.digest)
+    sources = Sources.open(batches, labels, features)
+    batch_set = sources.batch_set
     place = RegistryPlace(folder=registry, tracking_uri=register.tracking_uri)
     name, models = register.model_name, ModelRegistry(place)
     settings = {"register": config.plain(register), "evaluate": config.plain(evaluate)}
@@ -66,13 +71,18 @@ def register(
             ),
             GATE: config.to_json(gate),
         }
-        logged = [artifacts.open_artifact(batches, verify=False), labelled, trained, evaluated]
+        made_of = [path for path in (batches, labels, features) if path is not None]
+        logged = [*(artifacts.open_artifact(path, verify=False) for path in made_of),
+                  trained, evaluated]  # fmt: skip
         version = _log(place, logged, (checkpoint, evaluation), name, tags)
         candidate = Predictions.load(evaluation / PREDICTIONS)
-        rivalry = _Rivalry(models=models, batch_set=batch_set, labels=labels, gate=gate)
-        candidate.save(rivalry.kept(labelled.digest, trained.digest))
+        rivalry = _Rivalry(models=models, sources=sources, gate=gate)
+        candidate.save(rivalry.kept(trained.digest))
         with place.locked():
-            verdict = rivalry.verdict(candidate, models.champion(name), labelled.digest)
+            if selected_on_evaluation(load_detector(checkpoint)):
+                verdict = unjudged(candidate, gate, rivalry.number, SELECTED_ON_EVALUATION)
+            else:
+                verdict = rivalry.verdict(candidate, models.champion(name))
             models.tag(name, version, {"verdict": "; ".join(verdict.reasons)})
             _act(models, name, version, verdict)
         artifacts.write_json(draft / "registration.json", {
@@ -112,43 +122,42 @@ class _Rivalry:
     """Candidate and champion on one evaluation-set version."""
 
     models: ModelRegistry
-    batch_set: BatchSet
-    labels: Path
+    sources: Sources
     gate: Gate
 
-    def verdict(
-        self, candidate: Predictions, champion: "ModelVersion | None", labels_digest: str
-    ) -> Verdict:
-        number = self.batch_set.evaluation_set["version"]
+    @property
+    def number(self) -> int:
+        return int(self.sources.batch_set.evaluation_set["version"])
+
+    def verdict(self, candidate: Predictions, champion: "ModelVersion | None") -> Verdict:
+        number = self.number
         if champion is None:
             return weigh(candidate, None, self.gate, number)
         try:
             detector = load_detector(self.models.checkpoint(champion))
-            rival = self._scores(detector, champion, labels_digest)
+            rival = self._scores(detector, champion)
             # What the champion was trained on, under another split, says nothing about it.
-            digests = {batch.id: batch.digest for batch in self.batch_set.batches}
+            digests = {batch.id: batch.digest for batch in self.sources.batch_set.batches}
             unseen = rival.outside(detector.seen, digests)
             return weigh(candidate, unseen, self.gate, number)
         except UserError as error:
             why = f"the champion (version {champion.version}) cannot be compared: {error}"
             return unjudged(candidate, self.gate, number, why)
 
-    def kept(self, labels_digest: str, checkpoint_digest: str) -> Path:
-        digest = self.batch_set.evaluation_set["digest"]
+    def kept(self, checkpoint_digest: str) -> Path:
+        digest = self.sources.batch_set.evaluation_set["digest"]
+        labels_digest = self.sources.labels_digest
         path = self.models.place.predictions(digest, labels_digest, checkpoint_digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _scores(
-        self, detector: Detector, champion: "ModelVersion", labels_digest: str
-    ) -> Predictions:
+    def _scores(self, detector: Detector, champion: "ModelVersion") -> Predictions:
         """The champion's kept scores; scored now if they are missing."""
-        kept = self.kept(labels_digest, self.models.tag_of(champion, "checkpoint_digest"))
+        kept = self.kept(self.models.tag_of(champion, "checkpoint_digest"))
         if kept.exists():
             return Predictions.load(kept)
-        of_batches = tuple(open_labels(self.labels, batch) for batch in self.batch_set.batches)
         meter = progress.Meter(f"champion (version {champion.version}): window")
-        predictions = score_block(detector, self.batch_set, of_batches, progress=meter)
+        predictions = score_block(detector, self.sources, progress=meter)
         predictions.save(kept)
         return predictions
 

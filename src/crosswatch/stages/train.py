@@ -10,40 +10,52 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crosswatch import artifacts, config, progress
-from crosswatch.annotation.labels import open_labels, verify_labels
-from crosswatch.data.batches import BatchSet, open_set
-from crosswatch.data.gather import windows_of
+from crosswatch.annotation.labels import open_labels
+from crosswatch.data.batches import BatchSet
+from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import UserError
+from crosswatch.examples.facts import facts_of
+from crosswatch.examples.opening import Sources, open_examples
 from crosswatch.models import ModelConfig
-from crosswatch.models.detector import DetectorFacts, save_detector, statistics_of
-from crosswatch.records import InputShape, TimeRange
+from crosswatch.models.detector import ON_EVALUATION, DetectorFacts, save_detector
+from crosswatch.models.settings.fmformer import FmFormerConfig
+from crosswatch.records import TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
 from crosswatch.training.learner import Job
 from crosswatch.training.plots import plot_curves
+from crosswatch.training.resources import resources_of
 from crosswatch.training.settings import TrainConfig
 
 CHECKPOINT = "checkpoint"
+SELECTED_BY = {
+    "best": "validation {metric}",
+    "last": "last epoch",
+    "test": f"{{metric}} {ON_EVALUATION}",
+}
 
 
 def train(
     *,
     batches: Path,
     labels: Path,
+    features: Path | None = None,
     out: Path,
     checkpoints: Path | None = None,
     windows: WindowConfig,
+    clips: ClipsConfig,
     model: ModelConfig,
     train: TrainConfig,
 ) -> None:
     """A training that was cut off goes on from what stands in `checkpoints`."""
-    batch_set = open_set(batches)
-    labelled = verify_labels(labels, batch_set_digest=batch_set.digest)
-    parents = {"batches": batch_set.digest, "labels": labelled.digest}
+    sources = Sources.open(batches, labels, features)
+    batch_set = sources.batch_set
+    parents = sources.digests()
     settings = {section: config.plain(value) for section, value in
-                (("windows", windows), ("model", model), ("train", train))}  # fmt: skip
-    facts = _facts(batch_set, windows, model)
-    _refuse_unselectable(batch_set, windows, train)
+                (("windows", windows), ("clips", clips), ("model", model),
+                 ("train", train))}  # fmt: skip
+    facts = facts_of(sources, windows, clips, model)
+    _refuse_unselectable(sources, facts, train)
     _refuse_missing_masks(labels, batch_set, windows, model)
     work = artifacts.digest_of([parents, settings, artifacts.code_version()])[:16]
     scratch = (checkpoints or out.parent / f".{out.name}.checkpoints").resolve() / work
@@ -55,9 +67,11 @@ def train(
             Job(
                 batches=batches.resolve(),
                 labels=labels.resolve(),
+                features=None if features is None else features.resolve(),
                 checkpoints=scratch,
                 facts=facts,
                 train=train,
+                resources=resources_of(model),
             )
         )
         seen = [item for item in batch_set.ranges if item.block != "evaluation"]
@@ -83,45 +97,19 @@ def _alone_in(scratch: Path) -> Iterator[None]:
         lock.release()
 
 
-def _facts(batch_set: BatchSet, windows: WindowConfig, model: ModelConfig) -> DetectorFacts:
-    """Sizes follow from the data and the windows, so that nobody has to say them twice."""
-    training = windows_of(batch_set, windows, "train")
-    if not len(training):
+def _refuse_unselectable(sources: Sources, facts: DetectorFacts, train: TrainConfig) -> None:
+    if train.select == "best" and not len(open_examples(sources, facts, "validation")):
         raise UserError(
-            "the training blocks hold no window with a whole history; deliver longer batches or "
-            f"shorten windows.signal_s ({windows.signal_s:g} s)"
-        )
-    batch = batch_set.batches[0]
-    sees_video, sees_signal = "video" in model.streams, "signal" in model.streams
-    samples = windows.signal_samples(batch.signal_rate_hz)
-    shape = InputShape(
-        frames=windows.frames if sees_video else 0,
-        frame_px=0 if batch.frames is None else batch.frames.shape[1],
-        signal_samples=samples if sees_signal else 0,
-        signal_channels=0 if batch.signal is None else batch.signal.shape[1],
-        classes=len(batch_set.classes),
-    )
-    return DetectorFacts(
-        model=model,
-        shape=shape,
-        windows=windows,
-        statistics=statistics_of(training) if shape.signal_samples and model.normalises else None,
-        classes=batch_set.classes,
-    )
-
-
-def _refuse_unselectable(batch_set: BatchSet, windows: WindowConfig, train: TrainConfig) -> None:
-    if train.select == "best" and not len(windows_of(batch_set, windows, "validation")):
-        raise UserError(
-            "train.select=best picks the epoch by validation windows, and there are none. Name a "
-            "batch in split.validation, or set train.select=last."
+            "train.select=best picks the epoch by validation windows or clips, and there are none. "
+            "Name a batch in split.validation, or set train.select=last."
         )
 
 
 def _refuse_missing_masks(
     labels: Path, batch_set: BatchSet, windows: WindowConfig, model: ModelConfig
 ) -> None:
-    for batch in batch_set.batches if model.pixel_head else ():
+    has_pixels = isinstance(model, FmFormerConfig) and model.pixel_head
+    for batch in batch_set.batches if has_pixels else ():
         of_batch = open_labels(labels, batch)
         if of_batch.masks is not None:
             of_batch.mask_row(window_table(batch, windows))
@@ -140,19 +128,21 @@ def _write(
     seen: Sequence[TimeRange],
 ) -> None:
     reached = fitted.reached
+    chosen = reached.history[reached.best_epoch - 1]
     save_detector(
         draft.path,
         facts,
         fitted.weights,
         epoch=reached.best_epoch,
         seen=[dataclasses.asdict(item) for item in seen],
-        selected_by=f"validation {train.metric}" if train.select == "best" else "last epoch",
+        selected_by=SELECTED_BY[train.select].format(metric=train.metric),
+        threshold=chosen.get("validation_threshold") if train.select != "test" else None,
         workers=fitted.workers,
     )
     artifacts.write_json(draft / "curves.json", reached.history)
     plot_curves(reached.history, draft / "curves.png", metric=train.metric)
     draft.counts.update({"epochs": reached.epoch, "steps": reached.step})
-    chosen = reached.history[reached.best_epoch - 1]
     score = chosen.get(f"validation_{train.metric}")
     text = f"epoch {reached.best_epoch} of {reached.epoch}"
-    progress.outcome(text if score is None else f"{text}, validation {train.metric} {score:.3f}")
+    block = "EVALUATION SET" if train.select == "test" else "validation"
+    progress.outcome(text if score is None else f"{text}, {block} {train.metric} {score:.3f}")

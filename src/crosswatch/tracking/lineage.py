@@ -33,6 +33,7 @@ def lineage_tags(
         "checkpoint_digest": checkpoint.digest,
         "batch_set_digest": checkpoint.parents["batches"],
         "labels_digest": checkpoint.parents["labels"],
+        "features_digest": checkpoint.parents.get("features", ""),
         "evaluation_digest": evaluation.digest,
         "evaluation_set_version": str(evaluation_set["version"]),
         "evaluation_set_digest": str(evaluation_set["digest"]),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosswatch import config
 from crosswatch.errors import UserError
-from crosswatch.evaluation.scoring import Predictions
+from crosswatch.evaluation.predictions import Predictions
 from crosswatch.tracking.history import ROLLBACK
 from crosswatch.tracking.promotion import GATE, Gate, Verdict, weigh
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace, StageName

@@ -12,10 +12,12 @@ from crosswatch.evaluation.measure import EvaluateConfig, compare
 
 GATE = "gate"  # the tag of a version that holds its gate
 
-Primary = Literal["f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "miou"]
+Primary = Literal[
+    "f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "auc2", "ap2", "miou"
+]
 
 if TYPE_CHECKING:
-    from crosswatch.evaluation.scoring import Predictions
+    from crosswatch.evaluation.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

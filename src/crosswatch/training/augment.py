@@ -5,13 +5,16 @@ import dataclasses
 import numpy as np
 import torch
 
-from crosswatch.training.loop import Example
+from crosswatch.examples.example import Example
+from crosswatch.models.tokens import Tokens
 from crosswatch.training.settings import AugmentConfig
 
 
 def augmented(example: Example, config: AugmentConfig, random: np.random.Generator) -> Example:
-    """Change each window of the mini-batch independently."""
-    count = len(example.class_B)
+    """Change each window or clip of the mini-batch independently."""
+    if isinstance(example.inputs[0], Tokens):
+        return without_streams(example, config.stream_drop_probability, random)
+    count = len(example)
     which_B = torch.from_numpy(random.random(count) < config.flip_probability)
     example = flipped(example, which_B)
     if config.shift_px:
@@ -23,7 +26,7 @@ def augmented(example: Example, config: AugmentConfig, random: np.random.Generat
 
 def flipped(example: Example, which_B: torch.Tensor) -> Example:
     """Mirror some windows left to right."""
-    video, mask = example.inputs.video_BTHWC, example.mask_BHW
+    video, mask = example.inputs[0], example.target.mask_BHW
     if video is None or not which_B.any():
         return example
     video = torch.where(which_B[:, None, None, None, None], video.flip(3), video)
@@ -34,7 +37,7 @@ def flipped(example: Example, which_B: torch.Tensor) -> Example:
 
 def shifted(example: Example, by_B2: torch.Tensor) -> Example:
     """Move each window's pictures by (rows, columns); what is uncovered repeats the border."""
-    video, mask = example.inputs.video_BTHWC, example.mask_BHW
+    video, mask = example.inputs[0], example.target.mask_BHW
     if video is None:
         return example
     height, width = video.shape[2:4]
@@ -50,16 +53,30 @@ def shifted(example: Example, by_B2: torch.Tensor) -> Example:
 
 def without_signal(example: Example, which_B: torch.Tensor) -> Example:
     """Put some windows' normalised signal to its mean, which is zero."""
-    signal = example.inputs.signal_BSC
+    video, signal = example.inputs
     if signal is None or not which_B.any():
         return example
     signal = torch.where(which_B[:, None, None], torch.zeros(()), signal)
-    inputs = dataclasses.replace(example.inputs, signal_BSC=signal)
+    return dataclasses.replace(example, inputs=(video, signal))
+
+
+def without_streams(example: Example, probability: float, random: np.random.Generator) -> Example:
+    """Take streams of features from some clips, but never all that a clip has."""
+    there_SB = np.stack([tokens.valid_BL.any(1).numpy() for tokens in example.inputs])
+    drop_SB = random.random(there_SB.shape) < probability
+    drop_SB &= (there_SB & ~drop_SB).any(axis=0)
+    inputs = tuple(
+        Tokens(tokens.values_BLD, tokens.valid_BL & ~torch.from_numpy(drop_B)[:, None])
+        for tokens, drop_B in zip(example.inputs, drop_SB, strict=True)
+    )
     return dataclasses.replace(example, inputs=inputs)
 
 
 def _with_pictures(
     example: Example, video_BTHWC: torch.Tensor, mask_BHW: torch.Tensor | None
 ) -> Example:
-    inputs = dataclasses.replace(example.inputs, video_BTHWC=video_BTHWC)
-    return dataclasses.replace(example, inputs=inputs, mask_BHW=mask_BHW)
+    return dataclasses.replace(
+        example,
+        inputs=(video_BTHWC, *example.inputs[1:]),
+        target=example.target._replace(mask_BHW=mask_BHW),
+    )

@@ -23,7 +23,7 @@ class Progress:
     step: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
-    best_score: float = float("-inf")
+    best_score: float | None = None  # None: of no epoch yet is it defined
 
 
 Weights = dict[str, torch.Tensor]

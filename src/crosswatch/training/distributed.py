@@ -36,7 +36,7 @@ def train_distributed(job: Job) -> Fitted:
         _fit_under_ray(job, workers)
     newest = checkpoint.newest(job.checkpoints)
     assert newest is not None, "training ended without a checkpoint"
-    module = job.facts.build()
+    module = job.build()
     reached, best = checkpoint.load(newest, module, build_optimizer(job.train.optim, module))
     return Fitted(weights=best, reached=reached, workers=workers)
 

@@ -3,29 +3,31 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from crosswatch import progress
-from crosswatch.annotation.labels import BatchLabels, open_labels
-from crosswatch.data.batches import open_set
-from crosswatch.data.gather import WindowSet, windows_of
-from crosswatch.evaluation.classification import classification_metrics
+from crosswatch.evaluation.alarms import best_threshold
+from crosswatch.evaluation.bootstrap import estimate
+from crosswatch.evaluation.classification import RankedScores, classification_metrics
+from crosswatch.examples.example import Example, Rows
+from crosswatch.examples.opening import Sources, open_examples
 from crosswatch.models.detector import DetectorFacts
 from crosswatch.records import Block
 from crosswatch.training import checkpoint
 from crosswatch.training.augment import augmented
-from crosswatch.training.loop import Example, Step, predict, train_epoch
-from crosswatch.training.losses.fmformer import joint_loss
+from crosswatch.training.loop import Step, predict, train_epoch
+from crosswatch.training.losses import loss_of
 from crosswatch.training.optim import build_optimizer
 from crosswatch.training.settings import TrainConfig
 
-Rows = npt.NDArray[np.int64]
+Resources = Callable[[], dict[str, Any]]
+"""What a model needs to be trained beside its settings, such as frozen weights: made in each
+worker."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,14 @@ class Job:
 
     batches: Path
     labels: Path
+    features: Path | None
     checkpoints: Path
     facts: DetectorFacts
     train: TrainConfig
+    resources: Resources = dict
+
+    def build(self) -> torch.nn.Module:
+        return self.facts.build(**self.resources())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,53 +84,6 @@ class Alone:
         pass
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledWindows:
-    """The windows of a block with their answers."""
-
-    windows: WindowSet
-    labels: tuple[BatchLabels, ...]
-    class_N: npt.NDArray[np.int64]
-    facts: DetectorFacts
-
-    @classmethod
-    def open(cls, job: Job, block: Block) -> "LabelledWindows":
-        batch_set = open_set(job.batches, verify=False)
-        windows = windows_of(batch_set, job.facts.windows, block)
-        labels = tuple(open_labels(job.labels, batch) for batch in batch_set.batches)
-        classes = [
-            of_batch.class_of(table) for of_batch, table in zip(labels, windows.tables, strict=True)
-        ]
-        return cls(
-            windows=windows,
-            labels=labels,
-            class_N=np.concatenate(classes),
-            facts=job.facts,
-        )
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def example(self, rows: Rows, share: float = 1.0) -> Example:
-        learns_pixels = self.facts.model.pixel_head
-        mask = torch.from_numpy(self._masks(rows)).long() if learns_pixels else None
-        return Example(
-            inputs=self.facts.read(self.windows, rows),
-            class_B=torch.from_numpy(self.class_N[rows]),
-            mask_BHW=mask,
-            share=share,
-        )
-
-    def _masks(self, rows: Rows) -> npt.NDArray[np.generic]:
-        def pick(number: int, of_table: Rows) -> npt.NDArray[np.uint8]:
-            masks = self.labels[number].masks
-            assert masks is not None, "the driver checks that masks were refined"
-            table = self.windows.tables[number].take(of_table)
-            return masks[self.labels[number].mask_row(table)]
-
-        return self.windows.gather(rows, pick)
-
-
 def fit(job: Job, group: Group) -> None:
     """Train to the last epoch, from the newest checkpoint if there is one."""
     cores = max(1, (os.cpu_count() or 1) // group.rank.world)
@@ -134,10 +94,12 @@ def fit(job: Job, group: Group) -> None:
 class Learner:
     def __init__(self, job: Job, group: Group) -> None:
         self.job, self.group, self.rank = job, group, group.rank
-        self.training = LabelledWindows.open(job, "train")
-        self.validation = LabelledWindows.open(job, "validation")
+        sources = Sources.open(job.batches, job.labels, job.features, verify=False)
+        self.training = open_examples(sources, job.facts, "train")
+        validation: Block = "evaluation" if job.train.select == "test" else "validation"
+        self.validation = open_examples(sources, job.facts, validation)
         torch.manual_seed(job.train.seed)
-        self.bare = job.facts.build()
+        self.bare = job.build()
         self.module = group.prepare(self.bare)
         self.device = next(self.bare.parameters()).device
         self.optimizer = build_optimizer(job.train.optim, self.bare)
@@ -146,7 +108,7 @@ class Learner:
         self.steps = job.train.epochs * len(self._chunks(0))
         self.step = Step(
             optimizer=self.optimizer,
-            loss_of=self._loss,
+            loss_of=loss_of(job.facts.model),
             rate_of=lambda: job.train.optim.rate_at(self.reached.step, self.steps),
             gradient_norm=job.train.optim.gradient_norm,
             autocast=torch.autocast(
@@ -187,10 +149,10 @@ class Learner:
 
     def _select(self, score: float) -> None:
         """Keep the weights of the best epoch; the newest as long as no score is defined."""
-        better = math.isfinite(score) and score > self.reached.best_score
-        undecided = not math.isfinite(self.reached.best_score)
-        if self.job.train.select == "last" or better or undecided:
-            self.reached.best_score = score if math.isfinite(score) else -math.inf
+        known = self.reached.best_score
+        better = known is None or (math.isfinite(score) and score > known)
+        if self.job.train.select == "last" or better:
+            self.reached.best_score = score if math.isfinite(score) else None
             self.reached.best_epoch = self.reached.epoch
             state = self.bare.state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
@@ -208,11 +170,17 @@ class Learner:
         parts = [found for found in self.group.gather(part) if found is not None]
         if not parts:
             return {}
-        labels = torch.cat([part[1] for part in parts]).numpy()
-        probability = torch.cat([part[0] for part in parts]).numpy()
-        found = classification_metrics(labels, probability)
-        loss = sum(part[2] * len(part[1]) for part in parts) / len(labels)
-        return {"validation_loss": loss} | {f"validation_{k}": v for k, v in found.items()}
+        label_N = torch.cat([part.label_N for part in parts]).numpy()
+        anomaly_N = torch.cat([part.anomaly_N for part in parts]).double().numpy()
+        probability_NK = torch.cat([part.probability_NK for part in parts]).double().numpy()
+        found = classification_metrics(label_N, probability_NK)
+        ranked = RankedScores(label_N > 0, anomaly_N)
+        found["auc"] = estimate(ranked.auc, len(label_N))
+        found["ap"] = estimate(ranked.average_precision, len(label_N))
+        found["loss"] = sum(part.loss * len(part.label_N) for part in parts) / len(label_N)
+        if (threshold := best_threshold(label_N > 0, anomaly_N)) is not None:
+            found["threshold"] = threshold
+        return {f"validation_{name}": value for name, value in found.items()}
 
     def _chunks(self, epoch: int) -> list[Rows]:
         """Global mini-batches of an epoch: every window once, in an order that the seed gives."""
@@ -236,9 +204,6 @@ class Learner:
         self.reached.step += 1
         if self.rank.number == 0:
             self.meter(self.reached.step, self.steps)
-
-    def _loss(self, scores: Any, example: Example) -> torch.Tensor:
-        return joint_loss(scores, example.class_B, example.mask_BHW, alpha=self.job.train.alpha)
 
 
 def uses_bf16(train: TrainConfig, device: torch.device) -> bool:

@@ -1,44 +1,18 @@
 """One epoch over tensors: no files, no Ray, no MLflow.
 
-Shape letters: B windows of a mini-batch, T frames, H W pixels, C colours or channels, S samples,
-K classes, N windows.
+Shape letters: B examples of a mini-batch, K classes, N examples.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
-from crosswatch.models.detector import Inputs
-from crosswatch.models.fmformer import Scores
+from crosswatch.examples.example import Example
+from crosswatch.models.tokens import BINARY, Target
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
-    """A mini-batch with its answers, and the share of the global mini-batch that it is."""
-
-    inputs: Inputs
-    class_B: torch.Tensor
-    mask_BHW: torch.Tensor | None
-    share: float = 1.0
-
-    def to(self, device: torch.device) -> "Example":
-        """The same on another device."""
-        inputs, mask = self.inputs, self.mask_BHW
-        video, signal = inputs.video_BTHWC, inputs.signal_BSC
-        moved = Inputs(
-            video_BTHWC=None if video is None else video.to(device),
-            signal_BSC=None if signal is None else signal.to(device),
-        )
-        return Example(
-            inputs=moved,
-            class_B=self.class_B.to(device),
-            mask_BHW=None if mask is None else mask.to(device),
-            share=self.share,
-        )
-
-
-LossOf = Callable[[Scores, Example], torch.Tensor]
+LossOf = Callable[[Any, Target], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,8 +41,8 @@ def train_epoch(
             group["lr"] = step.rate_of()
         step.optimizer.zero_grad(set_to_none=True)
         with step.autocast:
-            scores = module(example.inputs.video_BTHWC, example.inputs.signal_BSC)
-        loss = step.loss_of(scores, example)
+            scores = module(*example.inputs)
+        loss = step.loss_of(scores, example.target)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss.item()} in step {count + 1}")
         (loss * example.share).backward()  # type: ignore[no-untyped-call]
@@ -79,19 +53,34 @@ def train_epoch(
     return total / max(count, 1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """N examples of a validation: class probabilities, how abnormal each is, labels, mean loss."""
+
+    probability_NK: torch.Tensor
+    anomaly_N: torch.Tensor
+    label_N: torch.Tensor
+    loss: float
+
+
 @torch.inference_mode()
-def predict(
-    module: torch.nn.Module, examples: Iterable[Example], step: Step
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Class probabilities (N, K), labels (N,) and the mean loss."""
+def predict(module: torch.nn.Module, examples: Iterable[Example], step: Step) -> Predicted:
+    """How abnormal: by the model's own binary branch, or 1 - P(normal)."""
     module.eval()
-    probabilities, labels, losses = [], [], []
+    probabilities, anomalies, labels, losses = [], [], [], []
     for example in examples:
         with step.autocast:
-            scores = module(example.inputs.video_BTHWC, example.inputs.signal_BSC)
-        losses.append(step.loss_of(scores, example).item() * len(example.class_B))
-        assert scores.class_BK is not None, "selection needs a class head"
-        probabilities.append(scores.class_BK.float().softmax(1).cpu())
-        labels.append(example.class_B.cpu())
+            scores = module(*example.inputs)
+        losses.append(step.loss_of(scores, example.target).item() * len(example))
+        probability_BK = scores.probability_BK().cpu()
+        binary_B2 = scores.branches().get(BINARY)
+        probabilities.append(probability_BK)
+        anomalies.append(1 - probability_BK[:, 0] if binary_B2 is None else binary_B2[:, 1].cpu())
+        labels.append(example.target.class_B.cpu())
     label_N = torch.cat(labels)
-    return torch.cat(probabilities), label_N, sum(losses) / len(label_N)
+    return Predicted(
+        probability_NK=torch.cat(probabilities),
+        anomaly_N=torch.cat(anomalies),
+        label_N=label_N,
+        loss=sum(losses) / len(label_N),
+    )

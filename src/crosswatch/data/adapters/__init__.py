@@ -7,6 +7,7 @@ from typing import Protocol
 from crosswatch.data.adapters.arrival import Arrival, ArrivalAdapter, Found
 from crosswatch.data.adapters.donkeycar import DonkeycarAdapter
 from crosswatch.data.adapters.fmf import FmfAdapter
+from crosswatch.data.adapters.imported import ImportedAdapter
 from crosswatch.data.adapters.index import IndexAdapter
 from crosswatch.data.adapters.itsc import ItscAdapter
 from crosswatch.data.adapters.single import SingleAdapter
@@ -31,6 +32,7 @@ ADAPTERS: dict[str, Callable[[IngestConfig], Adapter]] = {
     "index": IndexAdapter,
     "donkeycar": DonkeycarAdapter,
     "single": lambda _: SingleAdapter(),
+    "imported": ImportedAdapter,
 }
 
 

@@ -29,6 +29,10 @@ def captioned(config: CaptionConfig, source: Source) -> Captioned:
             from crosswatch.features.captioning.supplied import read_supplied
 
             return read_supplied(source, config.supplied, explain_s=config.explain_s)
+        case "imported":
+            from crosswatch.features.captioning.imported import read_imported
+
+            return read_imported(source, config.imported)
         case "none":
             return Captioned(captions=())
     raise UserError(f"source is {config.source}, whose captions a model computes")

@@ -17,9 +17,9 @@ PIXELS = "pixels"
 def recordings(batch: Batch) -> list[tuple[int, int]]:
     """First frame of each recording, and the one behind its last; where two meet, the later's.
 
-    Frames outside of all recordings belong to none.
+    Frames outside of all recordings belong to none. Without pictures there is none to look at.
     """
-    if batch.frame_times is None:
+    if batch.frames is None or batch.frame_times is None:
         return []
     times_s, bounds_s = np.asarray(batch.frame_times), np.array(batch.segments).reshape(-1, 2)
     first = np.searchsorted(times_s, bounds_s[:, 0])

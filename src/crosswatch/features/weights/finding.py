@@ -45,6 +45,10 @@ class _HubName:
     file: str | None
 
 
+class NotFetchedError(UserError):
+    """What is named may lie on the hub, and nothing may be fetched from there."""
+
+
 def find_weights(config: WeightsConfig, *, option: str, expected: str, instead: str) -> Weights:
     """
     Args:
@@ -107,7 +111,7 @@ def _located(config: WeightsConfig, *, option: str, advice: str) -> Path:
     if cached is not None:
         return cached
     if not config.download:
-        raise UserError(
+        raise NotFetchedError(
             f"{option}.source: {config.source} is neither a file or folder here nor complete in "
             f"the hub's cache, and nothing is fetched unless {option}.download=true. {advice}"
         )

@@ -1,4 +1,4 @@
-"""Attention within and between token streams.
+"""Attention and feed-forward of FmFormer, each with its layer norm in front.
 
 Shape letters: B batch, N tokens of a stream, Q query tokens, K key tokens, D model width,
 H heads, E width per head.
@@ -6,14 +6,23 @@ H heads, E width per head.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
-def attend(query_BHQE: Tensor, key_BHKE: Tensor, value_BHKE: Tensor) -> Tensor:
-    """Softmax attention, written out: the fused kernel's bf16 backward is slower on CPUs."""
+def attend(
+    query_BHQE: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, valid_BK: Tensor | None = None
+) -> Tensor:
+    """Softmax attention over the valid keys, of which every example needs one.
+
+    Written out: the fused kernel's bf16 backward is slower on CPUs.
+    """
     scaled_BHQE = query_BHQE * query_BHQE.shape[-1] ** -0.5
-    weight_BHQK = (scaled_BHQE @ key_BHKE.transpose(-2, -1)).softmax(dim=-1)
-    mixed_BHQE: Tensor = weight_BHQK @ value_BHKE
+    score_BHQK = scaled_BHQE @ key_BHKE.transpose(-2, -1)
+    if valid_BK is not None:
+        least = torch.finfo(score_BHQK.dtype).min
+        score_BHQK = score_BHQK.masked_fill(~valid_BK[:, None, None, :], least)
+    mixed_BHQE: Tensor = score_BHQK.softmax(dim=-1) @ value_BHKE
     return mixed_BHQE
 
 
@@ -55,27 +64,10 @@ class SelfAttention(nn.Module):
         self.to_qkv = QueryKeyValue(width, heads, head_width)
         self.to_out = AttentionOutput(width, heads, head_width, dropout)
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        change_BND: Tensor = self.to_out(attend(*self.to_qkv(tokens_BND)))
+    def forward(self, tokens_BND: Tensor, valid_BN: Tensor | None = None) -> Tensor:
+        query_BHNE, key_BHNE, value_BHNE = self.to_qkv(tokens_BND)
+        change_BND: Tensor = self.to_out(attend(query_BHNE, key_BHNE, value_BHNE, valid_BN))
         return change_BND
-
-
-class MutualAttention(nn.Module):
-    """MHCA both ways: each stream's single projection asks for itself and answers the other."""
-
-    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
-        super().__init__()
-        self.video_qkv = QueryKeyValue(width, heads, head_width)
-        self.signal_qkv = QueryKeyValue(width, heads, head_width)
-        self.video_out = AttentionOutput(width, heads, head_width, dropout)
-        self.signal_out = AttentionOutput(width, heads, head_width, dropout)
-
-    def forward(self, video_BND: Tensor, signal_BND: Tensor) -> tuple[Tensor, Tensor]:
-        video_query, video_key, video_value = self.video_qkv(video_BND)
-        signal_query, signal_key, signal_value = self.signal_qkv(signal_BND)
-        video_mixed_BHNE = attend(video_query, signal_key, signal_value)
-        signal_mixed_BHNE = attend(signal_query, video_key, video_value)
-        return self.video_out(video_mixed_BHNE), self.signal_out(signal_mixed_BHNE)
 
 
 class FeedForward(nn.Sequential):

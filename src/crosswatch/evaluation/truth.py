@@ -1,0 +1,52 @@
+"""Where something happens in each clip, in frames, and how well a detector finds it."""
+
+import numpy as np
+
+from crosswatch.data.batches import Batch, BatchSet
+from crosswatch.evaluation.bootstrap import Interval
+from crosswatch.evaluation.detection import Spans, detection_interval
+from crosswatch.evaluation.measure import EvaluateConfig, videos_of
+from crosswatch.evaluation.predictions import Floats, Predictions
+from crosswatch.models.tokens import BINARY
+
+
+def measure_segments(
+    predictions: Predictions, batch_set: BatchSet, evaluate: EvaluateConfig
+) -> dict[str, Interval]:
+    """`map`, corrected, and `map_released`: the mean over IoU 0.1 to 0.5, in percent, with
+    intervals over clips. Of frames of clips alone; others have none."""
+    if BINARY not in predictions.branches:
+        return {}
+    of_batch = {batch.id: batch for batch in batch_set.batches}
+    curves, segments, labels = [], [], []
+    for rows in predictions.rows.groupby(videos_of(predictions.rows), sort=True).indices.values():
+        curves.append(predictions.probability_NK[rows])
+        clip = predictions.rows.iloc[rows]
+        found = segments_in(of_batch[str(clip["batch"].iloc[0])], clip["end_s"].to_numpy())
+        segments.append(found[0])
+        labels.append(found[1] or [batch_set.classes[0]] * len(found[0]))
+    return {
+        name: detection_interval(
+            curves,
+            segments,
+            labels,
+            batch_set.classes,
+            compat=compat,
+            samples=evaluate.samples,
+            seed=evaluate.seed,
+            level=evaluate.level,
+        )
+        for name, compat in (("map", False), ("map_released", True))
+    }
+
+
+def segments_in(batch: Batch, times_s: Floats) -> tuple[Spans, list[str]]:
+    """First frame and the one after the last of each event among frames, with its class; the whole
+    clip, without a class, where there is none."""
+    spans, names = [], []
+    for event in batch.events:
+        first, behind = np.searchsorted(times_s, [event.onset_s, event.offset_s])
+        if behind > first:
+            spans.append((int(first), int(behind)))
+            names.append(event.class_name)
+    return (spans, names) if spans else ([(0, len(times_s))], [])

@@ -1,0 +1,1 @@
+"""What models see, with the answers: windows of frames and samples, clips of features."""

@@ -51,7 +51,9 @@ ONE_KEY = of_attentions(("audio_asks_video", "text_asks_video"), "to_query", "to
 CASES = {
     "caam-pooled": case_of(),
     "caam-pooled-separate": case_of(dead=ONE_KEY, audio_frontend="none", share_block=False),
-    "caam-ca3": case_of(topology="ca3", video_tokens="frames", vote="probability", depth=2),
+    "caam-ca3": case_of(
+        topology="ca3", video_tokens="frames", audio_frontend="none", vote="probability", depth=2,
+    ),
     "caam-fixed-key": case_of(
         topology="fixed_key", video_tokens="frames", audio_frontend="none", softmax=False,
         share_block=False,
@@ -61,5 +63,5 @@ CASES = {
     ),
     "caam-two": case_of(modalities=("text", "video"), video_tokens="frames"),
     "caam-one": case_of(modalities=("audio",)),
-    "caam-padding-seen": case_of(masks=False),
+    "caam-padding-seen": case_of(masks=False, audio_frontend="none", vote="hard"),
 }  # fmt: skip

@@ -136,6 +136,12 @@ def count(module: torch.nn.Module | None) -> int:
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.parametrize(("head", "shares"), [("enhanced", [0.2, 0.1]), ("plain", [0.1])])
+def test_the_heads_drop_as_much_as_published(head, shares):
+    score = CmafConfig(head=head).build(PUBLISHED).score
+    assert [layer.p for layer in score if isinstance(layer, torch.nn.Dropout)] == shares
+
+
 @pytest.mark.parametrize(
     ("options", "fusion", "head"),
     [
@@ -192,6 +198,31 @@ def test_every_switch_changes_the_score(name):
     switched.load_state_dict(fitting)
     inputs = frames_and_text(1, 4)
     assert not torch.allclose(plain(*inputs).logit_B, switched(*inputs).logit_B, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "cmaf-frames-alone"])
+def test_a_clip_without_its_padding_scores_as_with_it(name):
+    model, inputs = small(name).eval(), frames_and_text(1, 4)
+    together = model(*inputs)
+    for number in range(4):
+        alone = tuple(whole(values[number : number + 1, valid[number]]) for values, valid in inputs)
+        scores = model(*alone)
+        torch.testing.assert_close(scores.logit_B, together.logit_B[number : number + 1])
+        torch.testing.assert_close(scores.cosine_B, together.cosine_B[number : number + 1])
+
+
+def test_sequences_are_asked_as_the_formula_says():
+    model, inputs = small().eval(), frames_and_text(1, 4)
+    values, valid = inputs[0]
+    frames = torch.nn.functional.normalize(values[0, valid[0]], dim=-1)
+    v = model.fuse.project_visual(frames)[None]
+    t = model.fuse.project_text(inputs[1].values_BLD[0, inputs[1].valid_BL[0]])[None]
+    va = model.fuse.visual_asks_text(v, t).values_BQD.mean(1)
+    ta = model.fuse.text_asks_visual(t, v).values_BQD.mean(1)
+    gate = model.fuse.mix.weigh(torch.cat((va, ta), dim=1)).sigmoid()
+    fused = model.fuse.project_out(gate * va + (1 - gate) * ta)
+    logit = model.score(frames.mean(0) + fused)
+    torch.testing.assert_close(model(*inputs).logit_B[:1], logit[0])
 
 
 def test_a_fixed_gate_weighs_as_told():

@@ -150,6 +150,15 @@ def test_every_switch_changes_the_score(options):
     assert not torch.allclose(plain(*inputs).class_BK, switched(*inputs).class_BK, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_clip_without_its_padding_scores_as_with_it(name):
+    model, inputs = CASES[name].config.build(CASES[name].shape).eval(), three_streams(1, 4)
+    together = model(*inputs).class_BK
+    for number in range(4):
+        alone = (whole(values[number : number + 1, valid[number]]) for values, valid in inputs)
+        torch.testing.assert_close(model(*alone).class_BK[0], together[number])
+
+
 @pytest.mark.parametrize("deviation", [1.0, 0.02])
 def test_the_embedding_of_a_modality_begins_as_wide_as_told(deviation):
     model = CrossModalDetectorConfig(emb_std=deviation, width=1024).build(PUBLISHED)

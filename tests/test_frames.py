@@ -14,7 +14,7 @@ from crosswatch.evaluation.bootstrap import block_bootstrap
 from crosswatch.evaluation.frames import frame_metrics, frame_runs, frame_statistics
 
 GOLDEN = Path(__file__).parent / "golden"
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=40, deadline=None)
 
 
 @pytest.mark.parametrize("case", ["ucf_typical", "ucf_normal_label_fixed", "xd_typical"])

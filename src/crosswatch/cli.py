@@ -16,6 +16,7 @@ from crosswatch.data_commands import data
 from crosswatch.errors import UserError, explained
 from crosswatch.ledger_commands import ledger
 from crosswatch.progress import FAILURE, MISTAKE
+from crosswatch.recipes_command import recipes
 from crosswatch.stages import STAGES
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ def history(name: str, **place: Any) -> None:
 
 COMMANDS: dict[str, click.Command] = {
     "run": run,
+    "recipes": recipes,
     "crossvalidate": crossvalidate,
     "promote": registry_options(promote),
     "rollback": registry_options(rollback),

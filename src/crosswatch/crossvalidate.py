@@ -1,26 +1,24 @@
-"""A study: each batch evaluates once, the others train. It registers nothing."""
+"""A study: each fold of batches evaluates once, the others train. It registers nothing."""
 
 import dataclasses
 import json
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from crosswatch import config, progress, stages
-from crosswatch.artifacts import write_json
-from crosswatch.data.adapters import open_adapter
-from crosswatch.data.splits import SplitConfig
-from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import measure
-from crosswatch.evaluation.predictions import Predictions
+from crosswatch import artifacts, config, progress
+from crosswatch.data.folds import Folds
+from crosswatch.evaluation.predictions import Predictions, together
+from crosswatch.evaluation.seeds import measure_seeds
 from crosswatch.experiment import Experiment
 from crosswatch.stages.evaluate import PREDICTIONS
+from crosswatch.stages.study import Study
 
 
 def crossvalidate_here(
@@ -32,9 +30,11 @@ def crossvalidate_here(
         progress.shown(progress.view()),
     ):
         facts = crossvalidate(batches, out or Path(temporary), experiment)
+    several = experiment.crossvalidate.seeds > 1
     for fold in facts["folds"]:
         named = ", ".join(f"{name} {_number(value)}" for name, value in fold["metrics"].items())
-        sys.stdout.write(f"fold {fold['evaluation']}: {named}\n")
+        seed = f", seed {fold['seed']}" if several else ""
+        sys.stdout.write(f"fold {fold['evaluation']}{seed}: {named}\n")
     for name, i in facts["intervals"].items():
         text = f"{_number(i['estimate'])}  [{_number(i['low'])}, {_number(i['high'])}]"
         sys.stdout.write(f"all folds  {name:<18} {text}\n")
@@ -42,30 +42,96 @@ def crossvalidate_here(
         sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")
 
 
-def crossvalidate(batches: Path, out: Path, experiment: Experiment) -> dict[str, Any]:
-    """Metrics of each fold, their mean, and intervals over the units of all folds together.
+def crossvalidate(
+    batches: Path, out: Path, experiment: Experiment, *, known: Path | None = None
+) -> dict[str, Any]:
+    """Metrics of each fold and seed, their means, and intervals over the units of all folds
+    together. `known` is what studies of the same deliveries share [default: out/known].
 
     Raises:
-        UserError: fewer than two batches.
+        UserError: fewer than two batches, or fewer than folds.
     """
-    ids = [arrival.id for arrival in open_adapter(experiment.ingest).find(batches).arrivals]
-    if len(ids) < 2:
-        raise UserError(f"{batches}: holds {len(ids)} batch; two or more make folds")
-    found = [_fold(batches, out, experiment, ids, number) for number in range(len(ids))]
-    folds = [{"evaluation": name, "metrics": metrics} for name, metrics, _ in found]
-    pooled = measure(_together([predictions for _, _, predictions in found]), experiment.evaluate)
+    study = Study(batches, out, experiment, known or out / "known")
+    folds = study.deal()
+    names = _names(folds)
+    progressing = _Progress(len(folds), experiment.crossvalidate.seeds)
+    found: list[dict[str, Any]] = []
+    scored: dict[int, list[Predictions]] = {seed: [] for seed in study.seeds}
+    for number, name in enumerate(names):
+        fold = study.fold(name, folds, number)
+        worked = fold.prepare()
+        for seed in study.seeds:
+            worked |= fold.score(seed)
+            folder = fold.evaluation(seed)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            found.append(fold.facts(seed, metrics))
+            scored[seed].append(Predictions.load(folder / PREDICTIONS))
+            progressing.next(worked=worked)
+            worked = False
+    pooled = {seed: together(parts) for seed, parts in scored.items()}
+    study.save(pooled)
+    measured = measure_seeds(list(pooled.values()), experiment.evaluate)
+    of_folds = [_means([each for each in found if each["evaluation"] == name]) for name in names]
+    of_seeds = [_means([each for each in found if each["seed"] == seed]) for seed in study.seeds]
     facts = {
-        "folds": folds,
-        "metrics": _over_folds(folds, np.mean, least=1),
-        "deviation": _over_folds(folds, lambda values: np.std(values, ddof=1), least=2),
+        "folds": found,
+        "metrics": _over_folds(of_folds, np.mean, least=1),
+        "deviation": _over_folds(of_folds, lambda values: np.std(values, ddof=1), least=2),
+        "seed_deviation": _over_folds(of_seeds, lambda values: np.std(values, ddof=1), least=2),
         "intervals": {
             name: {key: _defined(value) for key, value in dataclasses.asdict(i).items()}
-            for name, i in pooled.items()
+            for name, i in measured.items()
         },
+        "quarantined": study.quarantined,
         "config": config.plain(experiment),
     }
-    write_json(out / "crossvalidation.json", facts)
+    artifacts.write_json(out / "crossvalidation.json", facts)
     return facts
+
+
+class _Progress:
+    """Says which fold and seed is done, and how long the others will take."""
+
+    def __init__(self, folds: int, seeds: int) -> None:
+        self._folds, self._seeds = folds, seeds
+        self._done = 0
+        self._lasted_s: list[float] = []
+        self._since = time.monotonic()
+
+    def next(self, *, worked: bool) -> None:
+        """One more is done; if it was `worked` on, the others will take as long."""
+        now = time.monotonic()
+        lasted_s, self._since = now - self._since, now
+        fold, seed = divmod(self._done, self._seeds)
+        self._done += 1
+        text = f"{fold + 1} of {self._folds}, seed {seed + 1} of {self._seeds}"
+        if worked:
+            self._lasted_s.append(lasted_s)
+        else:
+            text += ", known"
+        left = self._folds * self._seeds - self._done
+        if left and self._lasted_s:
+            text += f"; about {_duration(left * float(np.mean(self._lasted_s)))} left"
+        progress.emit("begin", stage="fold")
+        progress.outcome(text)
+        progress.emit("end", stage="fold", seconds=round(lasted_s, 2))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _names(folds: Folds) -> list[str]:
+    """A fold of one batch bears its name, others their number."""
+    if all(len(fold) == 1 for fold in folds):
+        return [name for (name,) in folds]
+    return [str(number + 1) for number in range(len(folds))]
+
+
+def _means(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"metrics": _over_folds(found, np.mean, least=1)}
 
 
 def _over_folds(
@@ -73,9 +139,10 @@ def _over_folds(
 ) -> dict[str, float | None]:
     """Each metric over the folds that define it; None if they are fewer than `least`."""
     found: dict[str, float | None] = {}
-    for name in folds[0]["metrics"]:
-        values = [fold["metrics"][name] for fold in folds if fold["metrics"][name] is not None]
-        found[name] = float(of(values)) if len(values) >= least else None
+    for name in dict.fromkeys(name for fold in folds for name in fold["metrics"]):
+        values = [fold["metrics"].get(name) for fold in folds]
+        defined = [value for value in values if value is not None]
+        found[name] = float(of(defined)) if len(defined) >= least else None
     return found
 
 
@@ -86,38 +153,3 @@ def _defined(value: float) -> float | None:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _fold(
-    batches: Path, out: Path, experiment: Experiment, ids: list[str], number: int
-) -> tuple[str, dict[str, float | None], Predictions]:
-    """Train without batch `number` and score it; where selection needs one, the batch before
-    it validates."""
-    name = ids[number]
-    needs_validation = experiment.train.select == "best"
-    validation = (ids[number - 1],) if needs_validation else ()
-    folder = out / f"fold-{name}"
-    split = SplitConfig(by="batch", validation=validation, evaluation=(name,))
-    values = config.plain(dataclasses.replace(experiment, split=split))
-    roles = ("batches", "labels", "checkpoint", "evaluation")
-    places = {role: folder / role for role in roles}
-    places |= {"arrivals": batches, "known": out / "known"}
-    for stage, into, reads in (
-        ("ingest", "batches", ("arrivals", "known")),
-        ("refine", "labels", ("batches",)),
-        ("train", "checkpoint", ("batches", "labels")),
-        ("evaluate", "evaluation", ("checkpoint", "batches", "labels")),
-    ):
-        paths: dict[str, Path | None] = {role: places[role] for role in reads}
-        stages.run(stage, values=values, paths={**paths, "out": places[into]})
-    metrics = json.loads((places["evaluation"] / "metrics.json").read_text())["metrics"]
-    return name, metrics, Predictions.load(places["evaluation"] / PREDICTIONS)
-
-
-def _together(parts: list[Predictions]) -> Predictions:
-    pixels = [part.pixels_NKK for part in parts if part.pixels_NKK is not None]
-    return Predictions(
-        rows=pd.concat([part.rows for part in parts], ignore_index=True),
-        probability_NK=np.concatenate([part.probability_NK for part in parts]),
-        pixels_NKK=np.concatenate(pixels) if pixels else None,
-    )

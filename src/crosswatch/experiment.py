@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.resources
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from crosswatch import config
 from crosswatch.annotation.refine import RefineConfig
 from crosswatch.data.clips import ClipsConfig
+from crosswatch.data.folds import CrossvalidateConfig
 from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.ledger.ledger import LedgerConfig
 from crosswatch.data.splits import SplitConfig
@@ -47,6 +49,7 @@ class Experiment:
     lineage: LineageConfig = dataclasses.field(default_factory=LineageConfig)
     transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
     ledger: LedgerConfig = dataclasses.field(default_factory=LedgerConfig)
+    crossvalidate: CrossvalidateConfig = dataclasses.field(default_factory=CrossvalidateConfig)
 
     def __post_init__(self) -> None:
         """Refuse now what would fail after hours."""
@@ -112,10 +115,26 @@ def recipe_values(name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no recipe of that name.
     """
+    return config.parse_yaml(_recipe_text(name), where=f"recipe {name}")
+
+
+def recipe_says(name: str) -> tuple[str, str]:
+    """What a packaged recipe is, in a sentence, and what else its first comment says.
+
+    Raises:
+        UserError: there is no recipe of that name.
+    """
+    lines = itertools.takewhile(lambda line: line[:1] == "#", _recipe_text(name).splitlines())
+    said = " ".join(line.removeprefix("#").strip() for line in lines)
+    first, _, rest = said.partition(". ")
+    return f"{first.removesuffix('.')}.", rest
+
+
+def _recipe_text(name: str) -> str:
     if name not in recipes():
         raise UserError(f"--recipe {name}: unknown; recipes: {', '.join(recipes())}")
-    text = importlib.resources.files("crosswatch.recipes").joinpath(f"{name}.yaml").read_text()
-    return config.parse_yaml(text, where=f"recipe {name}")
+    folder = importlib.resources.files("crosswatch.recipes")
+    return folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def over(config_file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:

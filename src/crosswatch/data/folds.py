@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from crosswatch.data.batches import BatchSet
-from crosswatch.data.clips import ClipsConfig, clip_table
+from crosswatch.data.batches import Batch, BatchSet
 from crosswatch.errors import UserError
-from crosswatch.records import BLOCKS
 
 Folds = tuple[tuple[str, ...], ...]
 """Ids of the batches of each fold."""
@@ -47,7 +45,8 @@ def deal(batch_set: BatchSet, settings: CrossvalidateConfig) -> Folds:
             f"crossvalidate.folds is {settings.folds}, and there are {len(ids)} batches: no batch "
             f"can be in two folds. Set it to {len(ids)} at most, or to 0 for each batch."
         )
-    classes = [_classes_of_recordings(batch_set, number) for number in range(len(ids))]
+    names = batch_set.classes
+    classes = [_classes_of_recordings(batch, names) for batch in batch_set.batches]
     return _dealt(ids, classes, settings)
 
 
@@ -56,11 +55,15 @@ def before(folds: Folds, number: int) -> tuple[str, ...]:
     return folds[number - 1]
 
 
-def _classes_of_recordings(batch_set: BatchSet, number: int) -> npt.NDArray[np.int64]:
-    """Of each recording the class that lasts longest; normal where no other occurs."""
-    batch, whole = batch_set.batches[number], ClipsConfig(length_s=0.0)
-    tables = [clip_table(batch, batch_set, whole, block) for block in BLOCKS]
-    return np.concatenate([table.class_of for table in tables])
+def _classes_of_recordings(batch: Batch, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Of each recording the abnormal class that lasts longest in it; 0 where there is none."""
+    lasts_NK = np.zeros((len(batch.segments), len(names)))  # noqa: N806
+    for number, (start_s, stop_s) in enumerate(batch.segments):
+        for event in batch.events:
+            inside_s = min(stop_s, event.offset_s) - max(start_s, event.onset_s)
+            lasts_NK[number, names.index(event.class_name)] += max(inside_s, 0.0)
+    lasts_NK[:, 0] = 0.0
+    return np.asarray(lasts_NK.argmax(axis=1), np.int64)
 
 
 def _dealt(
@@ -68,9 +71,9 @@ def _dealt(
 ) -> Folds:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    class_N = np.concatenate(classes)
-    batch_N = np.repeat(np.arange(len(ids)), [len(of_batch) for of_batch in classes])
-    most = int(np.bincount(class_N).max())
+    class_of = np.concatenate(classes)  # each recording
+    batch_of = np.repeat(np.arange(len(ids)), [len(of_batch) for of_batch in classes])
+    most = int(np.bincount(class_of).max())
     if most < settings.folds:
         raise UserError(
             f"crossvalidate.folds is {settings.folds}, and no class has more than {most} "
@@ -79,7 +82,7 @@ def _dealt(
     dealer = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold
-        dealt = [batch_N[rows] for _, rows in dealer.split(class_N, class_N, batch_N)]
+        dealt = [batch_of[rows] for _, rows in dealer.split(class_of, class_of, batch_of)]
     if not all(map(len, dealt)):
         raise UserError(
             f"crossvalidate.folds {settings.folds}: {len(ids)} batches so uneven leave a fold "

@@ -124,13 +124,13 @@ def _published(batch: Batch, config: SplitConfig, *, validates: bool) -> Block:
     """The block that an undivided batch was published for, or validation, drawn by its name."""
     if config.by == "time":
         raise UserError(
-            f"split.by=time would cut videos such as {batch.id}, which are labelled as a whole. Set "
-            "split.by to given, source or batch."
+            f"split.by=time would cut videos such as {batch.id}, which are labelled as a whole. "
+            "Set split.by to given, source or batch."
         )
     if not batch.blocks:
         raise BadBatchError(
-            f"batch {batch.id}: was imported without a split, which split.by=given asks for. Import "
-            "it with --split train or test, or set split.by to source or batch."
+            f"batch {batch.id}: was imported without a split, which split.by=given asks for. "
+            "Import it with --split train or test, or set split.by to source or batch."
         )
     ((block, _, _),) = batch.blocks
     if block == "train" and validates and _share_of(batch.id) < config.validation_videos_share:

@@ -31,7 +31,8 @@ class Explanations:
         """Rows of a mini-batch of clips, and what the model's forward gave."""
         if not hasattr(scores, "explain"):
             return
-        told = pd.DataFrame(scores.explain(), index=rows.index)
+        columns = {name: values.tolist() for name, values in scores.explain().items()}
+        told = pd.DataFrame(columns, index=rows.index)
         times = zip(rows["batch"], rows["start_s"], rows["end_s"], strict=True)
         said = [self._sentences(str(batch), start_s, end_s) for batch, start_s, end_s in times]
         score = 1 - scores.probability_BK()[:, 0].double().cpu().numpy()

@@ -69,8 +69,8 @@ def compare_seeds(
 
 
 def _aligned(seeds: Seeds) -> list[Predictions]:
-    """All in the order of the first."""
-    aligned = [shared(seeds[0], each)[1] for each in seeds]
+    """All in one order."""
+    aligned = [_in_order(shared(seeds[0], each)[1]) for each in seeds]
     counts = {len(seeds[0]), *map(len, seeds), *map(len, aligned)}
     if len(counts) > 1:
         raise UserError(
@@ -78,6 +78,11 @@ def _aligned(seeds: Seeds) -> list[Predictions]:
             f"{max(counts)}. Score all of them on the same folds."
         )
     return aligned
+
+
+def _in_order(predictions: Predictions) -> Predictions:
+    rows = predictions.rows.sort_values(["batch", "end_s"], kind="stable")
+    return predictions.take(predictions.rows.index.get_indexer(rows.index))
 
 
 def _averaged(seeds: Seeds, evaluate: EvaluateConfig) -> dict[str, Statistic]:

@@ -115,18 +115,21 @@ class ClipFusionVad(nn.Module):
         """Valid snippets stand first. In evaluation a video may be of any length: it is scored in
         pieces of `length`, that do not know of each other."""
         text_KD = self.class_text()
-        most = self.config.length
-        if visual.values_BLD.shape[1] <= most:
-            anomaly_BL, class_BLK = self._score(visual, text_KD)
-        else:
-            assert not self.training, f"training takes at most {most} snippets"
-            anomaly_BL, class_BLK = self._score_pieces(visual, text_KD)
+        longest, most = longest_of(visual.valid_BL), self.config.length
+        assert longest <= most or not self.training, f"training takes at most {most} snippets"
+        score = self._score if longest <= most else self._score_pieces
+        anomaly_BL, class_BLK = score(visual, text_KD)
         return VadScores(
-            anomaly_BL, class_BLK, text_KD, visual.valid_BL, self.config.snippets_per_pick
+            anomaly_logit_BL=as_long_as(visual, anomaly_BL),
+            class_logit_BLK=as_long_as(visual, class_BLK),
+            text_KD=text_KD,
+            valid_BL=visual.valid_BL,
+            snippets_per_pick=self.config.snippets_per_pick,
         )
 
     def _score(self, visual: Tokens, text_KD: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, L) that something is not normal, and (B, L, K) of what it is."""
+        """Logits that something is not normal (B, L'), and of what it is (B, L', K), where L' may
+        be shorter or longer than what came."""
         values_BLD, valid_BL, seen_BL = self._placed(visual)
         local_BLD = self.look_around(values_BLD + self.position_LD[: values_BLD.shape[1]], seen_BL)
         video_BLD = self.relate(local_BLD, valid_BL=valid_BL, seen_BL=seen_BL)
@@ -135,23 +138,19 @@ class ClipFusionVad(nn.Module):
         product_BLD = unit_of(self.to_product, video_BLD)
         aggregate_BLD = unit_of(self.to_aggregate, video_BLD)
 
-        anomaly_BL = self._anomaly(
-            video_BLD, self._branch_input(video_BLD, product_BLD, aggregate_BLD)
-        )
+        branch_BLD = self._branch_input(video_BLD, product_BLD, aggregate_BLD)
+        anomaly_BL = self._anomaly(video_BLD, branch_BLD)
         text_BKD = self._video_text(anomaly_BL, either(aggregate_BLD, video_BLD), text_KD, seen_BL)
-        class_BLK = likeness(either(product_BLD, video_BLD), text_BKD)
-        return as_long_as(visual, anomaly_BL), as_long_as(visual, class_BLK)
+        return anomaly_BL, likeness(either(product_BLD, video_BLD), text_BKD)
 
     def _placed(self, visual: Tokens) -> Places:
         """Padding to all positions takes part as released, or is left away as far as it can be."""
         values_BLD, valid_BL = visual.cleared(), visual.valid_BL
-        length_B = valid_BL.sum(1)
-        longest = int(length_B.max()) if len(length_B) else 0
-        taken = max(longest, 1) if self.config.masks else self.config.length
+        taken = max(longest_of(valid_BL), 1) if self.config.masks else self.config.length
         short = taken - values_BLD.shape[1]  # negative: cut
         values_BLD = functional.pad(values_BLD, (0, 0, 0, short))
         valid_BL = functional.pad(valid_BL, (0, short))
-        if bool((length_B == taken).all()):
+        if bool(valid_BL.all()):
             return Places(values_BLD, None, None)
         return Places(values_BLD, valid_BL, valid_BL if self.config.masks else None)
 
@@ -187,13 +186,15 @@ class ClipFusionVad(nn.Module):
 
     def _score_pieces(self, visual: Tokens, text_KD: Tensor) -> tuple[Tensor, Tensor]:
         found = []
-        for piece in chunks(visual.values_BLD.shape[1], self.config.length):
+        for piece in chunks(longest_of(visual.valid_BL), self.config.length):
             part = Tokens(visual.values_BLD[:, piece], visual.valid_BL[:, piece])
-            (reaching,) = part.valid_BL.any(1).nonzero(as_tuple=True)
-            scored = self._score(Tokens(*(each[reaching] for each in part)), text_KD)
-            found.append([back_to(len(part.valid_BL), reaching, logit) for logit in scored])
-        anomaly, classes = zip(*found, strict=True)
-        return torch.cat(anomaly, dim=1), torch.cat(classes, dim=1)
+            reaching = part.valid_BL.any(1).nonzero()[:, 0]
+            logits = self._score(Tokens(*(each[reaching] for each in part)), text_KD)
+            found.append(
+                [spread(as_long_as(part, each), reaching, len(part.valid_BL)) for each in logits]
+            )
+        anomaly_BL, class_BLK = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+        return anomaly_BL, class_BLK
 
 
 def class_text(
@@ -224,6 +225,10 @@ def likeness(video_BLD: Tensor, text_BKD: Tensor) -> Tensor:
         return video_BLD @ text_BKD.mT / (TEMPERATURE * length_BL1.clamp(min=1e-12))
 
 
+def longest_of(valid_BL: Tensor) -> int:
+    return int(valid_BL.sum(1).max()) if valid_BL.numel() else 0
+
+
 def as_long_as(visual: Tokens, logit_BLX: Tensor) -> Tensor:
     """Cut, or with zeros behind."""
     missing = visual.valid_BL.shape[1] - logit_BLX.shape[1]
@@ -231,6 +236,6 @@ def as_long_as(visual: Tokens, logit_BLX: Tensor) -> Tensor:
     return functional.pad(logit_BLX, (*rest, 0, missing))
 
 
-def back_to(count: int, rows: Tensor, logit_BLX: Tensor) -> Tensor:
-    """Zeros for the others of `count` videos."""
+def spread(logit_BLX: Tensor, rows: Tensor, count: int) -> Tensor:
+    """To these of `count` videos; zeros for the others."""
     return logit_BLX.new_zeros(count, *logit_BLX.shape[1:]).index_copy(0, rows, logit_BLX)

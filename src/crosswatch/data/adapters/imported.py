@@ -4,25 +4,21 @@ Nobody delivers its pictures; when they were taken is known, and what happens in
 themselves stay where they are until extract takes them.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from crosswatch.artifacts import digest_of
 from crosswatch.data.adapters.arrival import Arrival, Found
 from crosswatch.data.adapters.finding import found_of
+from crosswatch.data.adapters.imported_labels import NORMAL, Told
 from crosswatch.data.adapters.imported_sets import (
     AGAIN,
-    LABELS,
-    NORMAL,
     PARTS,
     ImportedSet,
-    classes_of,
     is_imported,
     open_imported,
 )
@@ -30,66 +26,12 @@ from crosswatch.data.ingestion import IngestConfig
 from crosswatch.data.raw import RawBatch, RawTimes
 from crosswatch.data.sums import ID_PATTERN
 from crosswatch.errors import BadBatchError, UserError
-from crosswatch.records import Block, Event
+from crosswatch.records import Block
 
 BLOCKS: Mapping[str, Block] = {
     "train": "train", "validation": "validation", "test": "evaluation"
 }  # fmt: skip
 CLOCK = "camera"
-Segment = tuple[str, int, int]
-"""A class, and the frames start <= f < stop that show it."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What a record of labels.json says of its batch, in the words of either layout."""
-
-    classes: tuple[str, ...]  # of all of it, without that of normal videos
-    normal: str | None  # what the layout calls a normal one; None: every class is one of equals
-    split: str | None
-    frames: int | None
-    segments: tuple[Segment, ...] | None  # None: nobody noted what happens where
-
-    @classmethod
-    def read(cls, record: Any) -> "_Told":
-        """
-        Raises:
-            BadBatchError: it is not as import writes it.
-        """
-        try:
-            if "class" in record:
-                return cls(
-                    classes=(str(record["class"]),), normal=None, split=record["split"],
-                    frames=None, segments=None,
-                )  # fmt: skip
-            labels = [str(label) for label in record["labels"]]
-            return cls(
-                classes=tuple(label for label in labels if label not in NORMAL),
-                normal=next((label for label in labels if label in NORMAL), NORMAL[0]),
-                split=record["split"],
-                frames=int(record["frames"]),
-                segments=None if record["segments"] is None else tuple(_noted(record)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadBatchError(
-                f"{LABELS}: its record is not as import writes it ({type(error).__name__}: "
-                f"{error}). {AGAIN}"
-            ) from error
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """Every class that an event may have."""
-        noted = (name for name, _, _ in self.segments or ())
-        return tuple(dict.fromkeys((*self.classes, *noted)))
-
-
-def _noted(record: Mapping[str, Any]) -> Iterator[Segment]:
-    """A segment of several classes ("B1-B2") is one of each."""
-    pairs = zip(record["segments"], record["segment_labels"], strict=True)
-    for (start, stop), label in pairs:
-        for name in classes_of(label):
-            if name not in NORMAL:
-                yield name, int(start), int(stop)
 
 
 class ImportedAdapter:
@@ -118,7 +60,7 @@ class ImportedAdapter:
             BadBatchError: an array is missing, was changed, or is no feature.
         """
         opened, name = open_imported(arrival.path.parent), arrival.path.name
-        told = _Told.read(opened.records.get(name))
+        told = Told.read(opened.records.get(name))
         opened.verify(name)
         until_s = _check_arrays(opened, name)
         rate_hz, count = self._imported.rate_hz, told.frames
@@ -128,7 +70,7 @@ class ImportedAdapter:
             rate_hz = opened.frame_rate_hz
         times_s = np.arange(count) / rate_hz
         stop_s = count / rate_hz
-        events, behind = _events(told, count, rate_hz)
+        events, behind = told.events(count, rate_hz)
         return RawBatch(
             id=arrival.id,
             plant="",
@@ -148,7 +90,7 @@ class ImportedAdapter:
         told = []
         for opened, name in chosen:
             try:
-                told.append(_Told.read(opened.records.get(name)))
+                told.append(Told.read(opened.records.get(name)))
             except BadBatchError:  # that batch alone is refused, by its digest
                 continue
         splits = {each.split for each in told} - {None, *BLOCKS}
@@ -157,9 +99,10 @@ class ImportedAdapter:
                 f"{source}: was imported with --split {', '.join(sorted(map(str, splits)))}; "
                 f"known are {', '.join(BLOCKS)}. Import it again with one of them."
             )
-        normal = list(dict.fromkeys(each.normal for each in told if each.normal))
+        has_normal = any(each.normal is not None for each in told)
         named = dict.fromkeys(itertools.chain.from_iterable(each.named for each in told))
-        meant = [*normal[:1], *(sorted(named) if normal else named)]
+        normal = next((each.normal for each in told if each.normal), NORMAL[0])
+        meant = [normal, *sorted(named)] if has_normal else [*named]
         advice = f"Set 'ingest.classes=[{', '.join(meant)}]'."
         unknown = [name for name in named if name not in self._classes]
         if unknown:
@@ -167,7 +110,7 @@ class ImportedAdapter:
                 f"{source}: its labels name {', '.join(unknown)}; ingest.classes are "
                 f"{', '.join(self._classes)}. {advice}"
             )
-        if normal and self._classes[0] in named:
+        if has_normal and self._classes[0] in named:
             raise UserError(
                 f"{source}: the first of ingest.classes stands for normal, and is "
                 f"{self._classes[0]!r}, which its labels name as an anomaly. {advice}"
@@ -200,28 +143,9 @@ def _chosen(source: Path) -> Iterator[tuple[ImportedSet, str]]:
 def _digest(opened: ImportedSet, name: str) -> str:
     """Over its features' files and its record: changed features are another batch."""
     record = opened.records.get(name)
-    _Told.read(record)
+    Told.read(record)
     files = {file: entry["sha256"] for file, entry in opened.files.get(name, {}).items()}
     return digest_of([opened.layout, opened.frame_rate_hz, record, files])
-
-
-def _events(told: _Told, count: int, rate_hz: float) -> tuple[tuple[Event, ...], int]:
-    """Of each, from its first frame until half a frame behind its last: that holds these frames
-    and no others, whether or not an end counts. And how many lie behind the last frame."""
-    segments = told.segments
-    if segments is None:
-        segments = tuple((name, 0, count) for name in told.classes)
-    inside = [(name, start, min(stop, count)) for name, start, stop in segments if start < count]
-    events = tuple(
-        Event(
-            class_name=name,
-            onset_s=start / rate_hz,
-            apex_s=(start + stop - 0.5) / 2 / rate_hz,
-            offset_s=(stop - 0.5) / rate_hz,
-        )
-        for name, start, stop in inside
-    )
-    return events, len(segments) - len(inside)
 
 
 def _check_arrays(opened: ImportedSet, name: str) -> float:

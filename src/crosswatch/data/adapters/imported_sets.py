@@ -15,7 +15,6 @@ from crosswatch.errors import BadBatchError, UserError
 KIND = "features"
 INDEX = "features.json"
 LABELS = "labels.json"
-NORMAL = ("Normal", "A")  # of UCF-Crime, of XD-Violence: nothing happens
 PARTS = ("", "_valid", "_spans")  # the files of a modality
 AGAIN = "Import it again."
 
@@ -69,9 +68,8 @@ class ImportedSet:
 
 def is_imported(folder: Path) -> bool:
     """Whether a finished features artifact lies there."""
-    if not (folder / artifacts.MANIFEST).is_file():
-        return False
-    return artifacts.open_artifact(folder, verify=False).kind == KIND
+    state = _state(folder / artifacts.MANIFEST)
+    return state is not None and _kind(folder, state) == KIND
 
 
 def open_imported(folder: Path) -> ImportedSet:
@@ -79,20 +77,25 @@ def open_imported(folder: Path) -> ImportedSet:
     Raises:
         UserError: it is no features artifact, damaged, or was not imported.
     """
-    state = []
-    for name in (artifacts.MANIFEST, INDEX, LABELS):
-        path = folder / name
-        state.append((path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None)
-    return _opened(folder, tuple(state))
+    state = tuple(_state(folder / name) for name in (artifacts.MANIFEST, INDEX, LABELS))
+    return _opened(folder, state)
 
 
-def classes_of(label: str) -> tuple[str, ...]:
-    """("B2",) of "B2-0-0"; ("Normal",) of "Normal"."""
-    return tuple(dict.fromkeys(part for part in label.split("-") if part not in ("", "0")))
+def _state(path: Path) -> tuple[int, int] | None:
+    """What changes with a file; None where there is none."""
+    if not path.is_file():
+        return None
+    facts = path.stat()
+    return facts.st_mtime_ns, facts.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _kind(folder: Path, state: tuple[int, int]) -> str:
+    return artifacts.open_artifact(folder, verify=False).kind
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder: Path, _: tuple[Any, ...]) -> ImportedSet:
+def _opened(folder: Path, state: tuple[Any, ...]) -> ImportedSet:
     manifest = artifacts.open_artifact(folder, kind=KIND, verify=False)
     if LABELS not in manifest.files or "layout" not in manifest.config:
         raise UserError(
@@ -104,9 +107,9 @@ def _opened(folder: Path, _: tuple[Any, ...]) -> ImportedSet:
         if entry is None or not path.is_file() or artifacts.sha256_of(path) != entry["sha256"]:
             raise UserError(f"{path}: is missing or was changed since the import. {AGAIN}")
     files: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for path_in_set, entry in manifest.files.items():
-        batch, _, name = path_in_set.partition("/")
-        if name:
+    for listed, entry in manifest.files.items():
+        if "/" in listed:
+            batch, name = listed.split("/", 1)
             files.setdefault(batch, {})[name] = entry
     index = artifacts.read_json(folder / INDEX)
     return ImportedSet(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.data.adapters.imported_labels import NORMAL as NORMAL
+from crosswatch.data.adapters.imported_labels import classes_of as classes_of
 from crosswatch.errors import UserError
 from crosswatch.features.exchange.unpickle import load_npy
 
-NORMAL = ("Normal", "A")
 SNIPPET_FRAMES = 16
 MOST_DIFFERING = 0.01  # of the frames
 ABSENT = -1  # in UCF-Crime's text: there is no second segment
@@ -29,11 +30,6 @@ class Segment:
     start: int
     end: int
     label: str
-
-
-def classes_of(label: str) -> tuple[str, ...]:
-    """("B2",) of "B2-0-0"; ("Normal",) of "Normal"."""
-    return tuple(dict.fromkeys(part for part in label.split("-") if part not in ("", "0")))
 
 
 def is_normal(label: str) -> bool:

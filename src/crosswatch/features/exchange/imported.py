@@ -11,11 +11,11 @@ from pathlib import Path
 from crosswatch import artifacts
 from crosswatch.artifacts import Draft
 from crosswatch.data.adapters.arrival import RESERVED
+from crosswatch.data.adapters.imported_sets import LABELS as LABELS
 from crosswatch.features.encoder import Identity
 from crosswatch.features.schema import INDEX
 from crosswatch.features.versions import version_of
 
-LABELS = "labels.json"
 BESIDE = (*RESERVED, INDEX, LABELS)  # names that no batch can have
 UNKNOWN = "unknown"  # which weights; empty would say that none were needed
 

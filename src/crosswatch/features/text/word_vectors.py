@@ -7,11 +7,11 @@ Either may be compressed (.gz). GoogleNews has 3 million words of 300 numbers: 3
 """
 
 import gzip
+import io
 import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crosswatch.errors import UserError
 
 Floats = npt.NDArray[np.float32]
+Stream = io.BufferedReader | gzip.GzipFile
 Found = tuple[bytes, Floats]
 
 PIECE = 4 << 20  # bytes that are read at once
@@ -27,7 +28,7 @@ WIDEST = 10_000
 AGAIN = "Fetch it again."
 
 
-class _Damaged(ValueError):
+class _DamagedError(ValueError):
     """What is wrong with the file, without its name."""
 
 
@@ -48,13 +49,13 @@ def read_vectors(path: Path, words: Collection[str]) -> tuple[dict[str, Floats],
     wanted = {word.encode(): word for word in words}
     vectors: dict[str, Floats] = {}
     try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
+        with path.open("rb") as file, gzip.open(file) if compressed else file as stream:
             width, found = READERS[kind](stream, wanted.keys())
             for name, vector in found:
                 if not np.isfinite(vector).all():
-                    raise _Damaged(f"the vector of {name!r:.60} holds NaN or infinity")
+                    raise _DamagedError(f"the vector of {name!r:.60} holds NaN or infinity")
                 vectors.setdefault(wanted[name], vector)
-    except (_Damaged, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (_DamagedError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: is damaged, or no {kind}: {error}. {AGAIN}") from error
     return vectors, width
 
@@ -63,20 +64,22 @@ def _sizes(line: bytes) -> tuple[int, int]:
     """Of the first line."""
     parts = line.split()
     if not line.endswith(b"\n") or len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise _Damaged(f"it begins with {line[:40]!r}; expected the numbers of words and of floats")
+        raise _DamagedError(
+            f"it begins with {line[:40]!r}; expected the numbers of words and of floats"
+        )
     count, width = map(int, parts)
     if not count or not 0 < width <= WIDEST:
-        raise _Damaged(f"it tells of {count} words of {width} numbers")
+        raise _DamagedError(f"it tells of {count} words of {width} numbers")
     return count, width
 
 
-def _binary(stream: IO[bytes], wanted: Collection[bytes]) -> tuple[int, Iterator[Found]]:
+def _binary(stream: Stream, wanted: Collection[bytes]) -> tuple[int, Iterator[Found]]:
     count, width = _sizes(stream.readline(LONGEST))
     return width, _of_binary(stream, wanted, count, width)
 
 
 def _of_binary(
-    stream: IO[bytes], wanted: Collection[bytes], count: int, width: int
+    stream: Stream, wanted: Collection[bytes], count: int, width: int
 ) -> Iterator[Found]:
     size = 4 * width
     held, at = b"", 0
@@ -86,25 +89,25 @@ def _of_binary(
             held, at = held[at:] + stream.read(PIECE), 0
             space = held.find(b" ", 0, LONGEST)
             if space < 0 and len(held) >= LONGEST:
-                raise _Damaged(f"word {number + 1} is longer than {LONGEST} bytes")
+                raise _DamagedError(f"word {number + 1} is longer than {LONGEST} bytes")
             if space < 0 or len(held) - space <= size:
-                raise _Damaged(f"it ends behind {number} of {count} words")
+                raise _DamagedError(f"it ends behind {number} of {count} words")
         name = held[at:space].lstrip(b"\n")  # some writers end a vector with one
         at = space + 1 + size
         if name in wanted:
             yield name, np.frombuffer(held, "<f4", width, space + 1).astype(np.float32)
     if (held[at:] + stream.read(PIECE)).strip():
-        raise _Damaged(f"it goes on behind its {count} words")
+        raise _DamagedError(f"it goes on behind its {count} words")
 
 
-def _text(stream: IO[bytes], wanted: Collection[bytes]) -> tuple[int, Iterator[Found]]:
-    first = stream.readline(_longest_line(WIDEST))
+def _text(stream: Stream, wanted: Collection[bytes]) -> tuple[int, Iterator[Found]]:
+    first = stream.readline(LONGEST + 32 * WIDEST)
     cells = first.split()
     if len(cells) == 2:
         count, width = _sizes(first)
         return width, _of_lines(stream, wanted, width, count)
     if len(cells) < 2:
-        raise _Damaged(f"it begins with {first[:40]!r}; expected a word and its numbers")
+        raise _DamagedError(f"it begins with {first[:40]!r}; expected a word and its numbers")
     width = len(cells) - 1
     return width, _of_lines(itertools.chain([first], stream), wanted, width, None)
 
@@ -115,7 +118,9 @@ def _of_lines(
     number = 0
     for number, line in enumerate(lines, start=1):
         if line.rstrip().count(b" ") < width:
-            raise _Damaged(f"word {number} has {len(line.split()) - 1} numbers; expected {width}")
+            raise _DamagedError(
+                f"word {number} has {len(line.split()) - 1} numbers; expected {width}"
+            )
         if line.partition(b" ")[0] not in wanted:
             continue
         name, *cells = line.rstrip().rsplit(b" ", width)
@@ -123,16 +128,12 @@ def _of_lines(
             try:
                 yield name, np.array(cells, np.float32)
             except ValueError as error:
-                raise _Damaged(f"word {number}: {error}") from error
+                raise _DamagedError(f"word {number}: {error}") from error
     if count is not None and number != count:
-        raise _Damaged(f"it holds {number} words; its first line says {count}")
+        raise _DamagedError(f"it holds {number} words; its first line says {count}")
 
 
-def _longest_line(width: int) -> int:
-    return LONGEST + 32 * width
-
-
-READERS: dict[str, Callable[[IO[bytes], Collection[bytes]], tuple[int, Iterator[Found]]]] = {
+READERS: dict[str, Callable[[Stream, Collection[bytes]], tuple[int, Iterator[Found]]]] = {
     ".bin": _binary,
     ".vec": _text,
     ".txt": _text,

@@ -56,6 +56,12 @@ class PromptedClasses(nn.Module):
     memory is renewed whenever it is asked for and the table is not the one that it was made from.
     """
 
+    text_KD: Tensor
+    made_of_ND: Tensor
+    fixed_KND: Tensor
+    is_fixed_KN: Tensor
+    end_K: Tensor
+
     def __init__(
         self,
         prompts: Sequence[str],
@@ -70,10 +76,13 @@ class PromptedClasses(nn.Module):
         unknown = torch.full((len(prompts), width), torch.nan)
         self.register_buffer("text_KD", unknown)
         self.register_buffer("made_of_ND", torch.full((PLACES, width), torch.nan), persistent=False)
+        assert not isinstance(tower, nn.Module), "it would become part of the state"
         self.tower = tower
         if tower is not None:
             self._lay_out(prompts, width, learned, tower)
-        self.register_state_dict_pre_hook(PromptedClasses._renew_before_saving)
+        self.register_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            PromptedClasses._renew_before_saving
+        )
 
     def forward(self) -> Tensor:
         """(K, D)"""

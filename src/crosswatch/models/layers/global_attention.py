@@ -66,13 +66,16 @@ class SeenBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x_BLD: Tensor, seen_BL: Tensor | None = None) -> Tensor:
         if seen_BL is None:
-            return super().forward(x_BLD.mT).mT
+            return self._norm(x_BLD.mT).mT
         rows_ND = x_BLD.flatten(0, 1)
-        (seen,) = seen_BL.flatten().nonzero(as_tuple=True)
-        if self.training and len(seen) < 2:
-            normed_ND = functional.batch_norm(
-                rows_ND[seen], self.running_mean, self.running_var, self.weight, self.bias
-            )
-        else:
-            normed_ND = super().forward(rows_ND[seen])
+        seen = seen_BL.flatten().nonzero()[:, 0]
+        normed_ND = self._norm(rows_ND[seen])
         return rows_ND.index_copy(0, seen, normed_ND.to(rows_ND.dtype)).view_as(x_BLD)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """Over all axes but the second."""
+        if self.training and x.numel() < 2 * x.shape[1]:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)

@@ -37,7 +37,7 @@ def similarity_graph(x_BLD: Tensor, valid_BL: Tensor | None, *, compat: bool) ->
         invalid_BLL = ~(valid_BL[:, :, None] & valid_BL[:, None, :])
         score_BLL = score_BLL.masked_fill(invalid_BLL, least)
         out_BLL = invalid_BLL if out_BLL is None else out_BLL | invalid_BLL
-    weight_BLL = score_BLL.softmax(-1)
+    weight_BLL: Tensor = score_BLL.softmax(-1)
     return weight_BLL if out_BLL is None else weight_BLL.masked_fill(out_BLL, 0.0)
 
 
@@ -81,6 +81,8 @@ class Relate(nn.Module):
     In float32 whatever surrounds it: u2 grows to 100 times what comes in, and a rounded cosine
     would fall on the other side of the threshold.
     """
+
+    distance_LL: Tensor
 
     def __init__(
         self, width: int, *, similarity: bool, distance: bool, length: int, compat: bool

@@ -167,7 +167,9 @@ class SignalTokens(nn.Module):
     def _without_padding(self, signal_BSC: Tensor, valid_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Without what lies further back than the model's window and is in no example: else it
         would count as a longer window, whose positions are others."""
-        held_S = valid_BS.any(0)
-        padding = int(held_S.int().argmax()) if held_S.any() else len(held_S)
-        cut = max(0, min(padding, len(held_S) - self.samples))
+        extra = valid_BS.shape[1] - self.samples
+        if extra <= 0:
+            return signal_BSC, valid_BS
+        held_S = valid_BS[:, :extra].any(0)
+        cut = int(held_S.int().argmax()) if held_S.any() else extra
         return signal_BSC[:, cut:], valid_BS[:, cut:]

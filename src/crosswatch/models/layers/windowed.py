@@ -25,7 +25,7 @@ class WindowedTransformer(nn.Module):
         """`seen_BL` says what may be looked at; None: everything. Other places are left as they
         are or get any value. The last window may be short."""
         length = tokens_BLD.shape[1]
-        window = min(self.window, length)
+        window = min(self.window, max(length, 2))  # of one snippet attention would warn
         short = -length % window
         if short and seen_BL is None:
             seen_BL = tokens_BLD.new_ones(tokens_BLD.shape[:2]).bool()
@@ -36,7 +36,8 @@ class WindowedTransformer(nn.Module):
             changed_WSD = self._through(tokens_WSD, None)
         else:
             seen_WS = functional.pad(seen_BL, (0, short)).reshape(-1, window)
-            (full,) = seen_WS.any(1).nonzero(as_tuple=True)
+            # One at least, so that every weight has a gradient on every worker.
+            full = seen_WS.any(1).nonzero()[:, 0] if seen_WS.any() else seen_WS.new_zeros(1).long()
             changed_WSD = self._through(tokens_WSD[full], seen_WS[full])
             changed_WSD = tokens_WSD.index_copy(0, full, changed_WSD)
         return changed_WSD.reshape(len(tokens_BLD), length + short, -1)[:, :length]

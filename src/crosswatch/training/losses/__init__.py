@@ -11,6 +11,7 @@ from crosswatch.training.losses.caam import caam_loss
 from crosswatch.training.losses.classes import class_loss
 from crosswatch.training.losses.cmaf import cmaf_loss
 from crosswatch.training.losses.fmformer import fmformer_loss
+from crosswatch.training.losses.mil import mil_loss
 
 LossOf = Callable[[Any, Target, Any], Tensor]
 """From what a model's forward gives, the answers and the model's settings."""
@@ -20,6 +21,7 @@ LOSSES: dict[str, LossOf] = {
     "cmaf": cmaf_loss,
     "cross_modal_detector": class_loss,
     "caam": caam_loss,
+    "clipfusion_vad": mil_loss,
 }
 
 

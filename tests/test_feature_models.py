@@ -1,0 +1,247 @@
+"""Models of features through the stages: they learn what features tell, and nothing else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made import deliver_with_events
+from made_features import MODALITIES, WIDTH, make_features
+
+from crosswatch import artifacts, config, experiment, stages
+from crosswatch.errors import UserError
+from crosswatch.evaluation.predictions import Predictions
+from crosswatch.examples.facts import facts_of
+from crosswatch.examples.opening import Sources, open_examples
+from crosswatch.models.detector import load_detector
+from crosswatch.stages.evaluate import EXPLANATIONS, PREDICTIONS
+
+COMMON = (
+    "ingest.frame_px=32",
+    "windows.frames=4",
+    "windows.stride=2",
+    "windows.signal_s=3",
+    "clips.length_s=3",
+    "clips.step_s=1.5",
+    "clips.least_event_s=1",
+    "refine.masks=none",
+    "caption.source=none",
+    f"features.encoders=[{', '.join(MODALITIES)}]",
+    "model.standardise=true",
+    "evaluate.samples=50",
+    "evaluate.block_s=3",
+    "train.workers=0",
+    "train.threads=1",
+    "train.batch_size=8",
+    "train.epochs=12",
+    "train.optim.learning_rate=2.0e-3",
+    "train.metric=auc",
+    "register.primary=auc",
+)
+MODELS = {
+    "cmaf": ("model.hidden=32", "model.heads=4", "model.dropout=0.0"),
+    "cross_modal_detector": ("model.width=32", "model.heads=4"),
+    "caam": ("model.width=32", "model.heads=4", "model.audio_frontend=none", "model.text=[hashed]"),
+    "clipfusion_vad": ("model.window=4", "model.layers=1", "model.length=32"),
+}
+
+
+def resolved(model: str, *settings: str) -> experiment.Experiment:
+    given = [*COMMON, f"model.name={model}", *MODELS[model], *settings]
+    return experiment.resolve("fmformer-furnace", experiment.over(None, given))
+
+
+def run(stage: str, model: str, *settings: str, **paths: Path) -> None:
+    stages.run(stage, values=config.plain(resolved(model, *settings)), paths=paths)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for seed in range(2):
+        deliver_with_events(folder / "arrivals", name=f"batch-{seed}", seed=seed)
+    run("ingest", "cmaf", arrivals=folder / "arrivals", out=folder / "batches", known=None)
+    run("refine", "cmaf", batches=folder / "batches", out=folder / "labels")
+    make_features(folder / "batches", folder / "features")
+    return folder
+
+
+def places(data: Path, features: str = "features") -> dict[str, Path]:
+    named = {"batches": "batches", "labels": "labels", "features": features}
+    return {role: data / name for role, name in named.items()}
+
+
+def trained(data: Path, out: Path, model: str, *settings: str, features: str = "features") -> Path:
+    run("train", model, *settings, **places(data, features), out=out, checkpoints=None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def checkpoints(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    return {model: trained(data, folder / model, model) for model in MODELS}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_learns_what_the_features_tell_and_names_it_on_unseen_time(
+    data: Path, checkpoints: dict[str, Path], tmp_path: Path, model: str
+) -> None:
+    run("evaluate", model, **places(data), checkpoint=checkpoints[model], out=tmp_path / "out")
+    told = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert told["metrics"]["auc"] > 0.9
+    assert told["selected_by"] == "validation auc"
+    assert 0 < told["threshold"] < 1
+    assert "warning" not in told
+    predictions = Predictions.load(tmp_path / "out" / PREDICTIONS)
+    assert (predictions.rows["start_s"] < predictions.rows["end_s"]).mean() > 0.9
+    assert (tmp_path / "out" / EXPLANATIONS).exists() == (model == "cmaf")
+
+
+def test_moments_are_told_from_bags_alone(
+    data: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Trained with one set of classes a clip, it finds the frames."""
+    model = "clipfusion_vad"
+    run("evaluate", model, **places(data), checkpoint=checkpoints[model], out=tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())["metrics"]
+    assert {"auc", "ap", "ano_auc", "within_auc", "auc2", "ap2", "map", "map_released"} <= {
+        *metrics
+    }
+    assert {"false_alarms_per_hour", "detection_delay_s", "detected_share"} <= {*metrics}
+    assert metrics["auc2"] > 0.8
+    assert metrics["within_auc"] > 0.8
+    rows = Predictions.load(tmp_path / "out" / PREDICTIONS).rows
+    assert rows.groupby(["batch", "end_s"]).size().max() == 1  # every frame once
+
+
+def test_explanations_stand_beside_scores(
+    data: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    run("caption", "cmaf", "caption.source=template", batches=data / "batches",
+        out=tmp_path / "captions")  # fmt: skip
+    run("evaluate", "cmaf", **places(data), captions=tmp_path / "captions",
+        checkpoint=checkpoints["cmaf"], out=tmp_path / "out")  # fmt: skip
+    told = pd.read_parquet(tmp_path / "out" / EXPLANATIONS)
+    predictions = Predictions.load(tmp_path / "out" / PREDICTIONS)
+    assert len(told) == len(predictions)
+    np.testing.assert_allclose(told["score"], predictions.anomaly_N, atol=1e-6)
+    assert told["explanation"].str.startswith("Video shows").all()
+    assert told["gate"].between(0, 1).all()
+    assert told["cosine"].between(-1, 1).all()
+    assert all(abs(sum(weights) - 1) < 1e-4 for weights in told["text_attention"])
+
+
+def test_an_epoch_picked_on_the_evaluation_set_is_branded_and_never_promoted(
+    data: Path, tmp_path: Path
+) -> None:
+    checkpoint = trained(data, tmp_path / "ck", "cmaf", "train.select=test", "train.epochs=2")
+    assert load_detector(checkpoint).threshold is None
+    run("evaluate", "cmaf", **places(data), checkpoint=checkpoint, out=tmp_path / "evaluation")
+    told = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert told["warning"].startswith("SELECTED ON THE EVALUATION SET")
+    run("register", "cmaf", **places(data), checkpoint=checkpoint,
+        evaluation=tmp_path / "evaluation", registry=tmp_path / "registry",
+        out=tmp_path / "registration")  # fmt: skip
+    verdict = json.loads((tmp_path / "registration/registration.json").read_text())["verdict"]
+    assert not verdict["promote"]
+    assert "picked on the evaluation set itself" in verdict["reasons"][0]
+
+
+def test_a_candidate_meets_the_champion_on_features_and_lineage_names_them(
+    data: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    for model in ("cmaf", "clipfusion_vad", "cross_modal_detector"):
+        run("evaluate", model, **places(data), checkpoint=checkpoints[model], out=tmp_path / model)
+        run("register", model, **places(data), checkpoint=checkpoints[model],
+            evaluation=tmp_path / model, registry=tmp_path / "registry",
+            out=tmp_path / f"registration-{model}")  # fmt: skip
+    first, second, third = (
+        json.loads((tmp_path / f"registration-{model}/registration.json").read_text())
+        for model in ("cmaf", "clipfusion_vad", "cross_modal_detector")
+    )
+    assert first["verdict"]["promote"]
+    digest = artifacts.open_artifact(data / "features").digest
+    assert first["tags"]["features_digest"] == digest
+    # Frames and clips share no instant that could be compared.
+    assert "cannot be compared" in second["verdict"]["reasons"][0]
+    assert third["verdict"]["champion"] is not None
+
+
+def test_a_registered_model_takes_arrays_of_features(
+    data: Path, checkpoints: dict[str, Path]
+) -> None:
+    from crosswatch.tracking.scoring_model import ScoringModel
+
+    class Context:
+        artifacts = {"checkpoint": str(checkpoints["cross_modal_detector"])}  # noqa: RUF012
+
+    model = ScoringModel()
+    model.load_context(Context())
+    image = np.random.default_rng(0).normal(size=(3, 5, WIDTH)).astype(np.float32)
+    valid = np.arange(5) < 3
+    alone = model.predict(None, {"image": image, "image_valid": np.tile(valid, (3, 1))})
+    loud = np.where(valid[:, None], image, 1e3)
+    same = model.predict(None, {"image": loud, "image_valid": np.tile(valid, (3, 1))})
+    assert alone.shape == (3, 2)
+    np.testing.assert_array_equal(alone, same)
+    assert not np.allclose(alone, model.predict(None, {"image": image, "video": image}))
+
+
+def test_features_of_another_encoder_are_refused(
+    data: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    make_features(data / "batches", data / "others", version="2")
+    with pytest.raises(UserError, match="is of another encoder .* than the model was trained with"):
+        run("evaluate", "cmaf", **places(data, "others"), checkpoint=checkpoints["cmaf"],
+            out=tmp_path / "out")  # fmt: skip
+
+
+def test_what_a_model_looks_at_has_to_be_there(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--features is missing"):
+        run("train", "cmaf", batches=data / "batches", labels=data / "labels", out=tmp_path / "a")
+    make_features(data / "batches", data / "pictures", modalities=("image",))
+    with pytest.raises(UserError, match="holds no 'hashed', which the model's stream 'text'"):
+        trained(data, tmp_path / "b", "cmaf", features="pictures")
+    with pytest.raises(UserError, match=r"model.visual is flow, and features.encoders is motion"):
+        resolved("cmaf", "model.visual=[flow]")
+    with pytest.raises(UserError, match="unknown key 'depth' for CmafConfig"):
+        resolved("cmaf", "model.depth=3")
+    with pytest.raises(UserError, match="'cmfa' is not one of fmformer, cmaf.*mean 'cmaf'"):
+        experiment.resolve("fmformer-furnace", {"model": {"name": "cmfa"}})
+
+
+def test_a_batch_without_a_stream_is_scored_by_the_others(data: Path, tmp_path: Path) -> None:
+    make_features(data / "batches", data / "silent", missing=[("batch-1", "mel")])
+    model = "cross_modal_detector"
+    checkpoint = trained(data, tmp_path / "ck", model, features="silent")
+    run("evaluate", model, **places(data, "silent"), checkpoint=checkpoint, out=tmp_path / "out")
+    predictions = Predictions.load(tmp_path / "out" / PREDICTIONS)
+    assert set(predictions.rows["batch"]) == {"batch-0", "batch-1"}
+    assert np.isfinite(predictions.probability_NK).all()
+
+
+def test_streams_are_standardised_by_training_clips_alone(data: Path) -> None:
+    settings = resolved("cmaf")
+    sources = Sources.open(**places(data))
+    facts = facts_of(sources, settings.windows, settings.clips, settings.model)
+    training = open_examples(sources, facts, "train")
+    example = training.example(np.arange(len(training)))
+    for tokens in example.inputs:
+        values = tokens.values_BLD[tokens.valid_BL]
+        assert values.mean(0).abs().max() < 1e-3
+        assert (values.std(0) - 1).abs().max() < 0.02
+        assert not tokens.values_BLD[~tokens.valid_BL].any()
+
+
+def test_every_crop_of_a_picture_trains_and_the_first_is_judged(data: Path) -> None:
+    make_features(data / "batches", data / "crops", modalities=("clip",), crops=3)
+    given = ("model.visual=[clip]", "features.encoders=[clip]", "model.standardise=false")
+    settings = resolved("clipfusion_vad", *given)
+    sources = Sources.open(**places(data, "crops"))
+    facts = facts_of(sources, settings.windows, settings.clips, settings.model)
+    training, validation = (open_examples(sources, facts, b) for b in ("train", "validation"))
+    assert sorted(set(training.table()["crop"])) == [1, 2]
+    assert set(validation.table()["crop"]) == {1}
+    one, two = (training.example(np.array([row])).inputs[0].values_BLD for row in (0, 1))
+    np.testing.assert_allclose((two - one).numpy(), 1.0, atol=1e-5)

@@ -4,7 +4,7 @@ from typing import Any
 
 from crosswatch.models.settings.caam import CaamConfig
 from crosswatch.records import InputShape
-from tests.model_case import Inputs, ModelCase, random_tokens, target_of
+from model_case import Inputs, ModelCase, random_tokens, target_of
 
 WIDTHS = {"video": 12, "audio": 10, "text": 8}
 LENGTHS = {"video": 4, "audio": 40, "text": 5}

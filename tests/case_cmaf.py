@@ -2,7 +2,7 @@
 
 from crosswatch.models.settings.cmaf import CmafConfig
 from crosswatch.records import InputShape
-from tests.model_case import Inputs, ModelCase, random_tokens, target_of
+from model_case import Inputs, ModelCase, random_tokens, target_of
 
 VISUAL_WIDTH, TEXT_WIDTH = 24, 12
 SMALL = {"hidden": 16, "heads": 4, "dropout": 0.0}

@@ -21,7 +21,7 @@ from crosswatch.models.tokens import Tokens
 from crosswatch.records import InputShape
 from crosswatch.training.losses.caam import caam_loss
 from tests.case_caam import CLASSES, WIDTHS, inputs_of, shape_of, small_config
-from tests.model_case import random_tokens, target_of
+from model_case import random_tokens, target_of
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "caam_small.npz")
 CLOSE = {"atol": 5e-6, "rtol": 1e-5}

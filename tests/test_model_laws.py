@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ CASES: dict[str, ModelCase] = {}
 for family in FAMILIES:
     CASES |= importlib.import_module(f"case_{family}").CASES
 EXAMPLES = 6
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """These models are too small for more to help."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -82,18 +92,19 @@ def test_memorises_one_batch(case: ModelCase, bf16: bool) -> None:
     module, inputs, target = built(case), case.inputs(1, EXAMPLES), case.target(EXAMPLES)
     loss_from = loss_of(case.config)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(150):
+    for step in range(150):
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             scores = module.train()(*inputs)
         loss = loss_from(scores, target)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    assert torch.isfinite(torch.tensor(losses)).all()
-    assert scores.probability_BK().argmax(1).tolist() == target.class_B.tolist()
-    assert min(losses[-20:]) < 0.35 * losses[0]
+        assert torch.isfinite(loss)
+        first = loss.item() if step == 0 else first
+        named = scores.probability_BK().argmax(1).tolist() == target.class_B.tolist()
+        if named and loss.item() < first / 3:
+            return
+    pytest.fail(f"after 150 steps the loss is {loss.item():.3f}, it began at {first:.3f}")
 
 
 def test_reloads_to_the_same_scores(case: ModelCase, tmp_path: Path) -> None:
@@ -114,6 +125,8 @@ def test_gradients_reach_every_live_parameter_and_no_dead_one(case: ModelCase) -
     for beginning in case.dead:
         assert any(name.startswith(beginning) for name in named), f"no parameter {beginning}"
     for name, parameter in named.items():
+        if name.endswith("to_key.bias"):
+            continue  # adds the same to all scores of a query, which softmax takes away
         moved = parameter.grad is not None and bool((parameter.grad != 0).any())
         assert moved != (name in dead), name
 

@@ -52,6 +52,8 @@ class Row:
         for need in told["weights"]:
             named = f"{need['option']} of {need['model']}, {need['source'] or 'not named'}"
             yield f"{need['state']}: {(self.at_length and need['why']) or named}"
+        if self.at_length:
+            yield f"reads: {told['data']['layout']}"
         batches = told["data"].get("batches")
         if batches is not None:
             yield f"data: {batches['fault'] or _counted(batches)}"

@@ -67,12 +67,17 @@ def run_stage(
 
 
 def validate(*, recipe: str, overrides: str) -> str:
-    """Resolve the configuration, print it, and return it as JSON."""
+    """Resolve the configuration, print it, and return it as JSON.
+
+    Weights that some later stage would not find are told now, all at once.
+    """
     from crosswatch import experiment
+    from crosswatch.needs import refuse_missing
 
     def work() -> str:
         resolved = experiment.resolve(recipe, config.parse_yaml(overrides, where="overrides"))
         sys.stdout.write(config.to_yaml(resolved))
+        refuse_missing(resolved)
         progress.outcome(f"recipe {recipe}")
         return config.to_json(resolved)
 

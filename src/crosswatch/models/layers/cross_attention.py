@@ -97,7 +97,7 @@ def warn_of_one_key(name: str) -> None:
     """Once a process and name."""
     progress.warn(
         f"{name or 'attention'} sees one key: its map is constant, and what asks has no influence. "
-        "Feed it sequences (token_mode: sequence)."
+        "Feed it sequences in place of pooled vectors."
     )
 
 

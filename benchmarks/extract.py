@@ -51,14 +51,8 @@ from crosswatch.features.encoder import Encoder, Model
 from crosswatch.features.pictures.clip import ClipEncoder
 from crosswatch.features.pictures.motion import MotionEncoder
 from crosswatch.features.running.runner import Job, Refused, run
-from crosswatch.features.settings import (
-    BlipConfig,
-    ClipConfig,
-    ComputeConfig,
-    MotionConfig,
-    SelectionConfig,
-    WeightsConfig,
-)
+from crosswatch.features.settings import BlipConfig, ClipConfig, ComputeConfig, MotionConfig, SelectionConfig
+from crosswatch.records import WeightsConfig
 from crosswatch.features.source import Source, sources_of
 
 BATCH = 32

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from model_case import Inputs, ModelCase, random_tokens, target_of
+
 from crosswatch.models.settings.caam import CaamConfig
 from crosswatch.records import InputShape
-from model_case import Inputs, ModelCase, random_tokens, target_of
 
 WIDTHS = {"video": 12, "audio": 10, "text": 8}
 LENGTHS = {"video": 4, "audio": 40, "text": 5}

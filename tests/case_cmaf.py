@@ -1,8 +1,9 @@
 """Small variants of CMAF for the laws of all models."""
 
+from model_case import Inputs, ModelCase, random_tokens, target_of
+
 from crosswatch.models.settings.cmaf import CmafConfig
 from crosswatch.records import InputShape
-from model_case import Inputs, ModelCase, random_tokens, target_of
 
 VISUAL_WIDTH, TEXT_WIDTH = 24, 12
 SMALL = {"hidden": 16, "heads": 4, "dropout": 0.0}

@@ -2,9 +2,10 @@
 
 from itertools import permutations
 
+from model_case import Inputs, ModelCase, random_tokens, target_of
+
 from crosswatch.models.settings.cross_modal_detector import STREAMS, CrossModalDetectorConfig
 from crosswatch.records import InputShape
-from model_case import Inputs, ModelCase, random_tokens, target_of
 
 WIDTHS = (10, 12, 14)
 SMALL = {"width": 16, "heads": 4, "dropout": 0.0, "classifier_dropout": 0.0}

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 import torch
+from model_case import Inputs, ModelCase, target_of
 
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.models.tokens import Target
 from crosswatch.records import InputShape
-from model_case import Inputs, ModelCase, target_of
 
 SIZES: dict[str, Any] = {"width": 24, "depth": 2, "head_width": 8, "feed_forward_width": 48}
 SHAPE = InputShape(frame_px=32, frames=4, signal_samples=12)

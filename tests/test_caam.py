@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_case import random_tokens, target_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -21,7 +22,6 @@ from crosswatch.models.tokens import Tokens
 from crosswatch.records import InputShape
 from crosswatch.training.losses.caam import caam_loss
 from tests.case_caam import CLASSES, WIDTHS, inputs_of, shape_of, small_config
-from model_case import random_tokens, target_of
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "caam_small.npz")
 CLOSE = {"atol": 5e-6, "rtol": 1e-5}

@@ -42,14 +42,9 @@ from crosswatch.features.captioning.captions import (
 )
 from crosswatch.features.captioning.explanation import NOTHING, explain, explained
 from crosswatch.features.encoder import Failed, Input
-from crosswatch.features.settings import (
-    BlipConfig,
-    CaptionConfig,
-    SelectionConfig,
-    SuppliedConfig,
-    WeightsConfig,
-)
+from crosswatch.features.settings import BlipConfig, CaptionConfig, SelectionConfig, SuppliedConfig
 from crosswatch.features.source import Source
+from crosswatch.records import WeightsConfig
 from crosswatch.stages.ingest import ingest
 
 GRID = Path(__file__).parents[1].parent / "shared" / "data" / "grid_av_text"

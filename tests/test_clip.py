@@ -24,9 +24,10 @@ from crosswatch.errors import UserError
 from crosswatch.features.encoder import Failed, Input
 from crosswatch.features.pictures.clip import ClipEncoder, ClipTower
 from crosswatch.features.pictures.pixels import Preprocessing
-from crosswatch.features.settings import ClipConfig, WeightsConfig
+from crosswatch.features.settings import ClipConfig
 from crosswatch.features.source import Source
 from crosswatch.features.weights.torchvision_shim import ensure_torchvision
+from crosswatch.records import WeightsConfig
 
 SHAPES = {
     "landscape": (72, 128),

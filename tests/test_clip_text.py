@@ -11,13 +11,13 @@ import tiny_clip
 import torch
 
 from crosswatch.errors import UserError
-from crosswatch.features.settings import ClipConfig, WeightsConfig
+from crosswatch.features.settings import ClipConfig
 from crosswatch.features.text.clip_text import ClipText, load_clip_text
 from crosswatch.models.clipfusion_vad import ClipFusionVad
 from crosswatch.models.layers.class_text import PLACES, PromptedClasses
 from crosswatch.models.settings.vad import VadConfig
 from crosswatch.models.tokens import Tokens
-from crosswatch.records import InputShape
+from crosswatch.records import InputShape, WeightsConfig
 
 WIDTH = tiny_clip.WIDTH
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 2}
@@ -241,7 +241,9 @@ def test_weights_without_a_text_tower_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_weights_name_option_files_and_alternative(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.clip\.weights\.source names no weights.*class_text"):
+    with pytest.raises(
+        UserError, match=r"train\.clip\.weights\.source names no weights.*class_text"
+    ):
         load_clip_text(named(""), section="train.clip")
     with pytest.raises(UserError, match=r"there is no .*nowhere"):
         load_clip_text(named(tmp_path / "nowhere.pt"))

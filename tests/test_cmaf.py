@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_case import remove, target_of
 
 from crosswatch.errors import UserError
 from crosswatch.models.cmaf import Cmaf
@@ -20,7 +21,6 @@ from crosswatch.models.tokens import Tokens
 from crosswatch.records import InputShape
 from crosswatch.training.losses.cmaf import align, cmaf_loss, diversity, half_way
 from tests.case_cmaf import CASES, TEXT_WIDTH, frames_and_text
-from model_case import remove, target_of
 
 GOLDEN = Path(__file__).parent / "golden" / "cmaf_small.npz"
 CLOSE = {"atol": 5e-6, "rtol": 1e-5}

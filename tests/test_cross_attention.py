@@ -100,7 +100,7 @@ def test_one_key_is_warned_of_once(tmp_path, monkeypatch):
         attention(torch.randn(1, 2, 8), torch.randn(1, 1, 8))
     (warning,) = [json.loads(line)["text"] for line in events.read_text().splitlines()]
     assert warning.startswith("the test's attention sees one key: its map is constant")
-    assert "token_mode: sequence" in warning
+    assert "Feed it sequences" in warning
 
 
 @pytest.mark.parametrize("softmax", [True, False])

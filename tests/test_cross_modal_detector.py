@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_case import remove, target_of
 
 from crosswatch.errors import UserError
 from crosswatch.models.cross_modal_detector import PAIRS, CrossModalDetector
@@ -17,7 +18,6 @@ from crosswatch.models.tokens import Tokens
 from crosswatch.records import InputShape
 from crosswatch.training.losses.classes import class_loss, cross_entropy
 from tests.case_cross_modal_detector import CASES, three_streams
-from model_case import remove, target_of
 
 GOLDEN = Path(__file__).parent / "golden" / "xmd_small.npz"
 CLOSE = {"atol": 5e-6, "rtol": 1e-5}

@@ -260,13 +260,25 @@ def test_another_number_of_frames(how, frames):
     assert scores.pixel_BKHW.shape == (4, 2, 32, 32)
 
 
-def test_the_mask_of_a_still_clip_does_not_depend_on_its_length():
-    """Times of which nothing differs are stretched to themselves, whatever their number."""
-    model = build(**VISUAL)
-    grids = [torch.ones(1, times, 4, 4, 24) for times in (1, 2, 5)]
-    merged = [model.score_pixels.merge(grid) for grid in grids]
-    close(merged[0], merged[1])
-    close(merged[2], merged[1])
+def test_the_mask_of_a_clip_of_another_length_is_that_of_its_times_stretched():
+    merge = build(**VISUAL).score_pixels.merge
+    moving, still = torch.randn(1, 5, 4, 4, 24), torch.randn(1, 1, 4, 4, 24)
+    two_times = torch.stack((moving[:, 1].lerp(moving[:, 2], 0.5), moving[:, 4]), dim=1)
+    close(merge(moving), merge(two_times))
+    close(merge(still), merge(still.repeat(1, 2, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_frozen_is_what_nothing_reads_and_no_more(name):
+    """What is trained without a gradient would stop a run of several workers."""
+    case = CASES[name]
+    model = case.config.build(case.shape).train()
+    scores = model(*case.inputs(1, 4))
+    fmformer_loss(scores, case.target(4), case.config).backward()
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    reached = {name for name, value in model.named_parameters() if value.grad is not None}
+    unread = {name for name, _ in model.named_parameters() if name.startswith(case.dead or ("-",))}
+    assert trained == reached == {name for name, _ in model.named_parameters()} - unread
 
 
 def test_larger_frames_need_interpolated_positions():

@@ -16,7 +16,8 @@ from crosswatch.features.pictures import appearance
 from crosswatch.features.pictures.clip import ClipTower
 from crosswatch.features.pictures.image import ImageEncoder
 from crosswatch.features.pictures.selection import choose_frames, spans_of
-from crosswatch.features.settings import ClipConfig, ImageConfig, SelectionConfig, WeightsConfig
+from crosswatch.features.settings import ClipConfig, ImageConfig, SelectionConfig
+from crosswatch.records import WeightsConfig
 
 EVERY = SelectionConfig(every_s=0.2, duplicate=0.0)
 CONFIG = ImageConfig(frames=EVERY)

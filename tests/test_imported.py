@@ -117,6 +117,10 @@ def test_an_import_goes_from_ingest_to_features(xd: Path, tmp_path: Path) -> Non
     places = {"batches": tmp_path / "batches"}
     call("refine", VADCLIP, **places, out=tmp_path / "labels")
     call("caption", VADCLIP, **places, out=tmp_path / "captions")
+    for source in ("template", "imported"):
+        asked = changed(VADCLIP, "caption", source=source)
+        call("caption", asked, **places, out=tmp_path / "said")
+        assert not artifacts.open_artifact(tmp_path / "said").counts["captions"], "nobody described"
     seeing = changed(VADCLIP, "features", encoders=["imported", "motion", "mel", "image"])
     places["captions"] = tmp_path / "captions"
     call("extract", seeing, **places, out=tmp_path / "features")

@@ -62,7 +62,8 @@ def assert_same(case: ModelCase, one: torch.Tensor, other: torch.Tensor) -> None
 
 
 def test_every_model_has_a_case_and_a_loss() -> None:
-    assert {case.config.name for case in CASES.values()} == set(MODELS) == set(LOSSES)
+    trained = {*MODELS} - {"fmformer_fused"}  # made of two that were trained
+    assert {case.config.name for case in CASES.values()} == trained == set(LOSSES)
 
 
 def test_probabilities_sum_to_one(case: ModelCase) -> None:

@@ -21,13 +21,14 @@ from crosswatch.data.sync.clocks import ClockMap
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.errors import UserError
 from crosswatch.features.encoder import Encoded, Encoder
-from crosswatch.features.settings import AudioConfig, MelConfig, WeightsConfig
+from crosswatch.features.settings import AudioConfig, MelConfig
 from crosswatch.features.sound import log_mel
 from crosswatch.features.sound.audio import AudioEncoder
 from crosswatch.features.sound.mel import WIDTH as MEL_WIDTH
 from crosswatch.features.sound.mel import MelEncoder, statistics
 from crosswatch.features.sound.stretches import RATE_HZ, sound_of
 from crosswatch.features.source import Source
+from crosswatch.records import WeightsConfig
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "fight_surv" / "clips_h160"
 PLACE = OriginalPlace(ingest={}, fetched=Path("nowhere"), transfer=TransferConfig())

@@ -23,10 +23,11 @@ from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import UserError
 from crosswatch.features.captioning.captions import Caption, write_captions
 from crosswatch.features.encoder import Encoded, Input
-from crosswatch.features.settings import DistilbertConfig, HashedConfig, WeightsConfig
+from crosswatch.features.settings import DistilbertConfig, HashedConfig
 from crosswatch.features.source import Source
 from crosswatch.features.text.distilbert import DistilbertEncoder
 from crosswatch.features.text.hashed import HashedEncoder, words_of
+from crosswatch.records import WeightsConfig
 
 SENTENCES = (
     "the robot arm lifts a red box",

@@ -14,8 +14,8 @@ import pytest
 from hub import COMMIT, REPOSITORY, Hub
 
 from crosswatch.errors import UserError
-from crosswatch.features.settings import WeightsConfig
 from crosswatch.features.weights.finding import Weights, find_weights
+from crosswatch.records import WeightsConfig
 
 ASKED = {
     "option": "features.x.weights",
@@ -47,7 +47,7 @@ def found(source: str | Path, **others: Any) -> Weights:
 ELSEWHERE = """
 import json, pathlib, socket, sys
 from crosswatch.errors import UserError
-from crosswatch.features.settings import WeightsConfig
+from crosswatch.records import WeightsConfig
 from crosswatch.features.weights.finding import find_weights
 
 def refuse(*args, **kwargs):

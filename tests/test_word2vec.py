@@ -16,10 +16,11 @@ from test_text_encoders import source
 from crosswatch import artifacts
 from crosswatch.errors import UserError
 from crosswatch.features.encoder import Vector
-from crosswatch.features.settings import WeightsConfig, Word2vecConfig
+from crosswatch.features.settings import Word2vecConfig
 from crosswatch.features.text import word_vectors
 from crosswatch.features.text.word2vec import TOKENS, Word2vecEncoder, words_of
 from crosswatch.features.text.word_vectors import read_vectors
+from crosswatch.records import WeightsConfig
 
 Vectors = Mapping[str, np.ndarray]
 WORDS = ("</s>", "the", "The", "arm", "arm's", "box", "red", "New_York", "größe")

@@ -286,10 +286,27 @@ def history(name: str, **place: Any) -> None:
         click.echo(f"{entry['at']}  version {entry['version']:<4} {entry['action']:<16} {why}")
 
 
+@click.command(
+    epilog="\b\nExample:\n  crosswatch fuse --visual visual --current current --out fused"
+)
+@click.option("--visual", type=_path(), required=True, metavar="DIR",
+              help="Checkpoint of an FmFormer with modality visual.")  # fmt: skip
+@click.option("--current", type=_path(), required=True, metavar="DIR",
+              help="Checkpoint of an FmFormer with modality current.")  # fmt: skip
+@click.option("--out", type=_path(), required=True, metavar="DIR", help=ROLES["out"])
+def fuse(visual: Path, current: Path, out: Path) -> None:
+    """Sum the logits of two models that were trained apart, without training."""
+    from crosswatch.fuse import fuse
+
+    fuse(visual, current, out)
+    click.echo(f"{out}: evaluate takes it as any other checkpoint")
+
+
 COMMANDS: dict[str, click.Command] = {
     "run": run,
     "recipes": recipes,
     "crossvalidate": crossvalidate,
+    "fuse": fuse,
     "promote": registry_options(promote),
     "rollback": registry_options(rollback),
     "history": registry_options(history),

@@ -22,6 +22,7 @@ from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.features.settings import CaptionConfig, FeatureConfig
 from crosswatch.models import FeatureModelConfig, ModelConfig
 from crosswatch.models.settings.fmformer import FmFormerConfig
+from crosswatch.models.settings.fmformer_fused import FusedConfig
 from crosswatch.records import InputShape
 from crosswatch.synthetic.plant import SimulateConfig
 from crosswatch.tracking.lineage import LineageConfig
@@ -53,6 +54,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse now what would fail after hours."""
+        if isinstance(self.model, FusedConfig):
+            raise UserError("model.name is fmformer_fused, which is made by crosswatch fuse")
         if isinstance(self.model, FmFormerConfig):
             self._refuse_windows(self.model)
         else:

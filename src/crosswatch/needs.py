@@ -6,8 +6,9 @@ from typing import Literal
 
 from crosswatch.errors import UserError
 from crosswatch.experiment import Experiment
-from crosswatch.features.settings import EncoderName, FeatureConfig, WeightsConfig
+from crosswatch.features.settings import EncoderName, FeatureConfig
 from crosswatch.features.weights.finding import NotFetchedError
+from crosswatch.records import WeightsConfig
 
 State = Literal["here", "to be fetched", "missing"]
 

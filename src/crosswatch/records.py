@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from crosswatch.errors import UserError
+
 Block = Literal["train", "validation", "evaluation"]
 BLOCKS: tuple[Block, ...] = ("train", "validation", "evaluation")
 
@@ -47,3 +49,17 @@ class InputShape:
     signal_channels: int = 3
     classes: int = 2
     widths: tuple[int, ...] = ()  # of each stream of features
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Which weights an encoder loads; empty: none were named, which is an error where needed."""
+
+    source: str = ""  # folder, file, or on the hub owner/name[@revision][:file]
+    sha256: str = ""  # of the file, or of the folder as `crosswatch` prints it; empty: not held to
+    download: bool = False  # may a hub name be fetched; otherwise only what lies in its cache
+
+    def __post_init__(self) -> None:
+        wrong = self.sha256.strip("0123456789abcdef") or len(self.sha256) not in (0, 64)
+        if wrong:
+            raise UserError(f"sha256 is {self.sha256!r}; expected 64 digits 0-9, a-f, or nothing")

@@ -67,6 +67,10 @@ class WindowSet:
 
         return self.gather(rows, pick).astype(np.float32, copy=False)
 
+    def signal_valid(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of these samples (B, S) there are."""
+        return self.gather(rows, lambda number, of: self.tables[number].sample_valid(of))
+
 
 def windows_of(batch_set: BatchSet, windows: WindowConfig, block: Block) -> WindowSet:
     """Every window of one block of the split."""

@@ -28,7 +28,9 @@ class WindowConfig:
     stride: int = 4
     signal_s: float = 60.0
     per_second: float = 2.0
-    early: Literal["skip", "clamp"] = "skip"  # clamp: what a segment's beginning lacks, it repeats
+    # What a segment's beginning lacks: the window is left out, or it is repeated; mask: repeated
+    # frames, and samples that a model is told are not there.
+    early: Literal["skip", "clamp", "mask"] = "skip"
 
     def __post_init__(self) -> None:
         if self.frames < 0 or self.signal_s < 0 or (self.frames == 0 and self.signal_s == 0):
@@ -90,6 +92,12 @@ class WindowTable:
     @property
     def last_frame(self) -> Indices:
         return self.frames[:, -1]
+
+    def sample_valid(self, rows: Indices) -> npt.NDArray[np.bool_]:
+        """Which of them (B, S) there are, and are not the first of the segment repeated."""
+        stop, first = self.signal_stop[rows][:, None], self.signal_first[rows][:, None]
+        valid: npt.NDArray[np.bool_] = stop + np.arange(-self.samples, 0) >= first
+        return valid
 
     def sample_rows(self, rows: Indices) -> Indices:
         """Rows of the signal (B, S) that windows hold, oldest first."""
@@ -238,7 +246,7 @@ def _frames_before(
     step_s = windows.stride / batch.video_rate_hz
     wanted = end_s[:, None] - step_s * np.arange(windows.frames - 1, -1, -1)
     whole = wanted[:, 0] >= starts[segment]
-    if windows.early == "clamp" or batch.released:
+    if windows.early != "skip" or batch.released:
         first = np.minimum(np.searchsorted(times, starts), len(times) - 1)
         wanted = np.maximum(wanted, times[first][segment][:, None])
         whole = np.ones(len(end_s), bool)

@@ -1,5 +1,7 @@
 """Score every window or clip of a block with a detector."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,11 +48,13 @@ def score_block(
     if isinstance(examples, WindowExamples):
         return _score_windows(detector, examples, block, progress)
     refuse_empty(examples, block)
-    score = _score_moments if detector.facts.model.task == "moments" else _score_clips
+    score: Callable[[pd.DataFrame, Any], Predictions] = _decisions
+    if detector.facts.model.task == "moments":
+        score = functools.partial(_moments, examples, sources.labels)
     table, parts = examples.table(), []
     for rows in _chunks(len(examples)):
         scores = detector.score(examples.example(rows).inputs)
-        parts.append(score(examples, sources.labels, table.iloc[rows], scores))
+        parts.append(score(table.iloc[rows], scores))
         explained(table.iloc[rows], scores)
         progress(int(rows[-1]) + 1, len(examples))
     return together(parts)
@@ -85,35 +89,31 @@ def _score_windows(
             f"{detector.facts.windows.signal_s:g} s; deliver longer batches"
         )
     classes = detector.facts.shape.classes
-    chances, cells = [], []
+    cells, parts = [], []
+    table = examples.table()
     for rows in _chunks(len(examples)):
         scores = detector.score(examples.example(rows).inputs)
-        chances.append(_array(scores.probability_BK()))
+        parts.append(_decisions(table.iloc[rows], scores))
         if examples.has_pixels:
             decided = scores.pixel_BKHW.argmax(1).numpy()
             truth, known = examples.known_masks(rows)
             counts = pixel_confusion(truth, decided, classes=classes)
             cells.append(np.where(known[:, None, None], counts, 0))
         progress(int(rows[-1]) + 1, len(examples))
-    return Predictions(
-        rows=examples.table(),
-        probability_NK=np.concatenate(chances),
-        pixels_NKK=np.concatenate(cells) if cells else None,
-    )
+    pixels = np.concatenate(cells) if cells else None
+    return dataclasses.replace(together(parts), pixels_NKK=pixels)
 
 
-def _score_clips(
-    examples: ClipExamples, labels: Sequence[BatchLabels], rows: pd.DataFrame, scores: Any
-) -> Predictions:
-    """One decision a clip."""
+def _decisions(rows: pd.DataFrame, scores: Any) -> Predictions:
+    """One a window or clip."""
     return Predictions(
-        rows=rows.drop(columns="crop").reset_index(drop=True),
+        rows=rows.drop(columns="crop", errors="ignore").reset_index(drop=True),
         probability_NK=_array(scores.probability_BK()),
         branches={name: _array(values) for name, values in scores.branches().items()},
     )
 
 
-def _score_moments(
+def _moments(
     examples: ClipExamples, labels: Sequence[BatchLabels], rows: pd.DataFrame, scores: Any
 ) -> Predictions:
     """One row a frame; it has the score of the token that tells of it."""

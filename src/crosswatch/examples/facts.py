@@ -12,6 +12,7 @@ from crosswatch.examples.opening import Sources, encoders_of
 from crosswatch.models import FeatureModelConfig, ModelConfig
 from crosswatch.models.detector import DetectorFacts, statistics_of
 from crosswatch.models.settings.fmformer import FmFormerConfig
+from crosswatch.models.settings.fmformer_fused import FusedConfig
 from crosswatch.records import InputShape
 
 
@@ -23,6 +24,11 @@ def facts_of(
     Raises:
         UserError: the training blocks hold nothing to learn from, or streams are missing.
     """
+    if isinstance(model, FusedConfig):
+        raise UserError(
+            f"model.name is {model.name}, which is not trained: crosswatch fuse makes it of a "
+            "visual and a current model."
+        )
     if isinstance(model, FmFormerConfig):
         return _of_windows(sources, windows, clips, model)
     return _of_clips(sources, windows, clips, model)

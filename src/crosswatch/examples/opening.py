@@ -10,10 +10,9 @@ from crosswatch.errors import UserError
 from crosswatch.examples.clips import ClipExamples
 from crosswatch.examples.windows import WindowExamples
 from crosswatch.features.schema import FEATURES, FeatureSet, open_features
-from crosswatch.models import FeatureModelConfig
+from crosswatch.models import FeatureModelConfig, WindowModelConfig
 from crosswatch.models.detector import DetectorFacts
 from crosswatch.models.settings.common import Stream
-from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import Block
 
 
@@ -105,7 +104,7 @@ def _present(features: FeatureSet, stream: Stream) -> tuple[str, ...]:
 
 def refuse_other_features(features: FeatureSet, facts: DetectorFacts) -> None:
     """Raise UserError for features that another encoder made."""
-    assert not isinstance(facts.model, FmFormerConfig), "it looks at no features"
+    assert not isinstance(facts.model, WindowModelConfig), "it looks at no features"
     digests, _ = encoders_of(features, facts.model)
     for stream, found, known in zip(facts.streams, digests, facts.encoders, strict=True):
         if found != known:

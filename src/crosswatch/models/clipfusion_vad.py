@@ -182,7 +182,8 @@ class ClipFusionVad(nn.Module):
                 weight_BL1 = cleared(anomaly_BL[..., None].float(), seen_BL)
                 prompt_B1D = unit(weight_BL1.mT @ video_BLD.float())
             text_BKD = text_BKD + prompt_B1D
-        return text_BKD + self.adapt_text(text_BKD)
+        moved_BKD: Tensor = text_BKD + self.adapt_text(text_BKD)
+        return moved_BKD
 
     def _score_pieces(self, visual: Tokens, text_KD: Tensor) -> tuple[Tensor, Tensor]:
         found = []
@@ -221,8 +222,9 @@ def likeness(video_BLD: Tensor, text_BKD: Tensor) -> Tensor:
     """Cosines (B, L, K), over the temperature."""
     with torch.autocast(video_BLD.device.type, enabled=False):
         video_BLD, text_BKD = video_BLD.float(), unit(text_BKD)
-        length_BL1 = torch.linalg.vector_norm(video_BLD, dim=-1, keepdim=True)
-        return video_BLD @ text_BKD.mT / (TEMPERATURE * length_BL1.clamp(min=1e-12))
+        length_BL1 = torch.linalg.vector_norm(video_BLD, dim=-1, keepdim=True).clamp(min=1e-12)
+        cosine_BLK: Tensor = video_BLD @ text_BKD.mT / length_BL1
+        return cosine_BLK / TEMPERATURE
 
 
 def longest_of(valid_BL: Tensor) -> int:

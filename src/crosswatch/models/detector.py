@@ -15,9 +15,8 @@ from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.gather import WindowSet
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
-from crosswatch.models import MODELS, ModelConfig
+from crosswatch.models import MODELS, ModelConfig, WindowModelConfig
 from crosswatch.models.settings.common import Stream
-from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape, TimeRange
 
 WEIGHTS = "model.safetensors"
@@ -71,19 +70,22 @@ class DetectorFacts:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Of features; a model of windows has none."""
-        return () if isinstance(self.model, FmFormerConfig) else self.model.streams
+        return () if isinstance(self.model, WindowModelConfig) else self.model.streams
 
     def read_windows(
         self, windows: WindowSet, rows: npt.NDArray[np.int64]
     ) -> tuple[torch.Tensor | None, ...]:
-        """Frames and normalised samples of windows, as FmFormer takes them."""
+        """Frames and normalised samples of windows, as FmFormer takes them; where a history may
+        be incomplete, which samples there are."""
         video = torch.from_numpy(windows.video(rows)) if self.shape.frames else None
         if not self.shape.signal_samples:
             return video, None
         signal_BSC = windows.signal(rows)
         if self.statistics is not None:
             signal_BSC = self.statistics.normalise(signal_BSC)
-        return video, torch.from_numpy(signal_BSC)
+        if self.windows.early != "mask":
+            return video, torch.from_numpy(signal_BSC)
+        return video, torch.from_numpy(signal_BSC), torch.from_numpy(windows.signal_valid(rows))
 
     def build(self, **resources: Any) -> torch.nn.Module:
         """A module with fresh weights; `resources` are what training alone needs beside them."""
@@ -115,7 +117,7 @@ class Detector:
 
 def selected_on_evaluation(detector: Detector) -> bool:
     """Whether its epoch was picked by the very numbers that it is then judged by."""
-    return detector.selected_by.endswith(ON_EVALUATION)
+    return ON_EVALUATION in detector.selected_by
 
 
 def save_detector(

@@ -53,11 +53,11 @@ def shifted(example: Example, by_B2: torch.Tensor) -> Example:
 
 def without_signal(example: Example, which_B: torch.Tensor) -> Example:
     """Put some windows' normalised signal to its mean, which is zero."""
-    video, signal = example.inputs
+    video, signal, *others = example.inputs
     if signal is None or not which_B.any():
         return example
     signal = torch.where(which_B[:, None, None], torch.zeros(()), signal)
-    return dataclasses.replace(example, inputs=(video, signal))
+    return dataclasses.replace(example, inputs=(video, signal, *others))
 
 
 def without_streams(example: Example, probability: float, random: np.random.Generator) -> Example:

@@ -1,11 +1,29 @@
 """What a model needs to be trained beside its settings."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from crosswatch.features.settings import ClipConfig
 from crosswatch.models import ModelConfig
+from crosswatch.models.settings.vad import ClipTextConfig, VadConfig
+
+INSTEAD = "model.class_text=learned, which needs none"
 
 
 def resources_of(model: ModelConfig) -> Callable[[], dict[str, Any]]:
     """Called in each worker, for it is larger than what one wants to send."""
-    return dict
+    if not isinstance(model, VadConfig) or model.class_text != "clip":
+        return dict
+    return functools.partial(_text_tower, model.text)
+
+
+def _text_tower(config: ClipTextConfig) -> dict[str, Any]:
+    from crosswatch.features.text.clip_text import load_clip_text
+
+    return {"text_tower": load_clip_text(clip_of(config), instead=INSTEAD, section="model.text")}
+
+
+def clip_of(config: ClipTextConfig) -> ClipConfig:
+    """The settings that find CLIP's weights."""
+    return ClipConfig(model=config.model, weights=config.weights)

@@ -16,9 +16,10 @@ from typing import Any
 
 from crosswatch.errors import UserError
 from crosswatch.features.pictures.pixels import Preprocessing
-from crosswatch.features.settings import ClipConfig, WeightsConfig
+from crosswatch.features.settings import ClipConfig
 from crosswatch.features.weights.finding import ENDINGS, HUB_NAME, Weights, find_weights
 from crosswatch.features.weights.torchvision_shim import ensure_torchvision
+from crosswatch.records import WeightsConfig
 
 SECTION = "features.clip"
 CONFIG = "open_clip_config.json"

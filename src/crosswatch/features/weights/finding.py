@@ -14,7 +14,7 @@ from pathlib import Path
 
 from crosswatch import artifacts
 from crosswatch.errors import FULL, UserError
-from crosswatch.features.settings import WeightsConfig
+from crosswatch.records import WeightsConfig
 
 TENSORS = ("*.safetensors",)
 PICKLES = ("*model*.bin", "*model*.pt")  # looked at where a folder has no TENSORS

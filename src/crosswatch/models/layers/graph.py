@@ -27,7 +27,7 @@ def similarity_graph(x_BLD: Tensor, valid_BL: Tensor | None, *, compat: bool) ->
     """
     length_BL = torch.linalg.vector_norm(x_BLD, dim=-1)
     lengths_BLL = length_BL[:, :, None] * length_BL[:, None, :]
-    cosine_BLL = x_BLD @ x_BLD.mT / (lengths_BLL + NEVER_ZERO)
+    cosine_BLL: Tensor = x_BLD @ x_BLD.mT / (lengths_BLL + NEVER_ZERO)
     unlike_BLL = cosine_BLL <= ALIKE
     # Not -inf, of which softmax makes NaN in a row that sees nothing.
     least = torch.finfo(cosine_BLL.dtype).min

@@ -3,14 +3,17 @@
 Windows do not see each other, so that each is an example of its own: attention costs window^2 each
 and not length^2, and a window without a valid token costs nothing.
 
-Shape letters: B videos, L snippets, D width, W windows of all videos, S snippets of a window.
+Shape letters: B videos, L snippets, D width, W windows of all videos, S snippets of a window,
+H heads, E width per head.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crosswatch.models.layers.attention import merge_heads
 from crosswatch.models.layers.cross_attention import Attention
 from crosswatch.models.layers.quick_mlp import QuickMlp
 
@@ -48,19 +51,34 @@ class WindowedTransformer(nn.Module):
         return tokens_WSD
 
 
+class SelfAttention(Attention):
+    """The shared attention, of tokens among themselves: one product makes query, key and value."""
+
+    def ask(self, tokens_WSD: Tensor, seen_WS: Tensor | None) -> Tensor:
+        projections = (self.to_query, self.to_key, self.to_value)
+        packed_WSD3 = functional.linear(
+            tokens_WSD,
+            torch.cat([each.weight for each in projections]),
+            torch.cat([each.bias for each in projections]),
+        )
+        query, key, value = (self._heads(each) for each in packed_WSD3.chunk(3, dim=-1))
+        seen = None if seen_WS is None else seen_WS[:, None, None, :]
+        mixed_WHSE = self._weigh(query, key, seen) @ value
+        changed_WSD: Tensor = self.to_out(merge_heads(mixed_WHSE))
+        return changed_WSD
+
+
 class PreNormBlock(nn.Module):
     """x <- x + A(LN x); x <- x + MLP(LN x), with QuickGELU and without dropout, as CLIP's."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, name="windowed attention")
+        self.attention = SelfAttention(width, heads, name="windowed attention")
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = QuickMlp(width, 4 * width)
 
     def forward(self, tokens_WSD: Tensor, seen_WS: Tensor | None) -> Tensor:
-        normed_WSD = self.norm_attention(tokens_WSD)
-        found = self.attention(normed_WSD, normed_WSD, valid_BK=seen_WS)
-        tokens_WSD = tokens_WSD + found.values_BQD
+        tokens_WSD = tokens_WSD + self.attention.ask(self.norm_attention(tokens_WSD), seen_WS)
         changed_WSD: Tensor = tokens_WSD + self.mlp(self.norm_mlp(tokens_WSD))
         return changed_WSD

@@ -58,6 +58,7 @@ class FmFormerConfig:
         head: the class from a linear map, or from one hidden layer (paper).
         dense_unit: ReLU, batch norm, convolution with a skip, or convolution, batch norm, ReLU
             (paper).
+        alpha: weight of the class loss beside the pixel loss (not published).
         tau: the class is anomalous where the mask has more than so many anomalous pixels (paper:
             0.5); None: the class is the label's.
     """
@@ -84,6 +85,7 @@ class FmFormerConfig:
     head: Literal["released", "mlp"] = "released"
     pixel_head: bool = True
     dense_unit: Literal["released", "paper"] = "released"
+    alpha: float = 1.0
     tau: float | None = None
     dropout: float = 0.0
 
@@ -139,6 +141,8 @@ class FmFormerConfig:
                 raise UserError(f"{name}: {getattr(self, name)}, but at least {least} needed.")
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"dropout: {self.dropout}, but 0 or more and less than 1 allowed.")
+        if self.alpha < 0:
+            raise UserError(f"alpha: {self.alpha}, but 0 or more allowed.")
         if self.tau is not None and not 0.0 <= self.tau < float("inf"):
             raise UserError(f"tau: {self.tau}, but 0 or more pixels allowed; the paper has 0.5.")
 

@@ -1,8 +1,9 @@
 """What of two fused FmFormers can be set."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from crosswatch.models.settings.common import Task
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 class FusedConfig:
     """A visual and a current FmFormer, trained apart, whose logits are summed (Table IV)."""
 
+    task: ClassVar[Task] = "instants"
     name: Literal["fmformer_fused"] = "fmformer_fused"
     visual: FmFormerConfig = field(default_factory=lambda: FmFormerConfig(modality="visual"))
     current: FmFormerConfig = field(

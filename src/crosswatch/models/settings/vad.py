@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from crosswatch.errors import UserError
 from crosswatch.models.settings.common import Stream, Task, at_least
-from crosswatch.records import InputShape
+from crosswatch.records import InputShape, WeightsConfig
 
 if TYPE_CHECKING:
     from crosswatch.models.clipfusion_vad import ClipFusionVad
@@ -47,6 +47,19 @@ class VadLossWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipTextConfig:
+    """CLIP's text transformer, which class_text: clip is trained with; it should be of the model
+    that made the features.
+
+    Attributes:
+        model: a name of open_clip; a folder of weights may say it itself.
+    """
+
+    model: str = "ViT-B-16"
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class VadConfig:
     """Which moments of a video are abnormal and what happens, learned from whole videos' classes.
 
@@ -71,6 +84,7 @@ class VadConfig:
         visual_prompt: class texts are moved by what the video shows where it is abnormal.
         class_text: `learned` is one free vector a class; `clip` is CLIP's text transformer over
             `prompts` and learned context.
+        text: the weights of that transformer.
         prompts: the text of each class, the normal one first.
         prompt_len: learned places before and as many behind the text.
         masks: false lets padding take part, as released.
@@ -95,6 +109,7 @@ class VadConfig:
     score_branch: bool = True
     visual_prompt: bool = True
     class_text: Literal["clip", "learned"] = "learned"
+    text: ClipTextConfig = field(default_factory=ClipTextConfig)
     prompts: tuple[str, ...] = ()
     prompt_len: int = 10
     masks: bool = True

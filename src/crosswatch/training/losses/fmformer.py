@@ -11,12 +11,10 @@ from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.models.tokens import Target
 
 
-def fmformer_loss(
-    scores: Scores, target: Target, config: FmFormerConfig, alpha: float = 1.0
-) -> torch.Tensor:
+def fmformer_loss(scores: Scores, target: Target, config: FmFormerConfig) -> torch.Tensor:
     """Over the heads that there are; the class is the label's, or with config.tau the mask's."""
     class_B = target.class_B if config.tau is None else class_of_mask(target, config.tau)
-    return joint_loss(scores, class_B, target.mask_BHW, alpha=alpha)
+    return joint_loss(scores, class_B, target.mask_BHW, alpha=config.alpha)
 
 
 def class_of_mask(target: Target, tau: float) -> torch.Tensor:

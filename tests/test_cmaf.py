@@ -15,7 +15,7 @@ from model_case import remove, target_of
 from crosswatch.errors import UserError
 from crosswatch.models.cmaf import Cmaf
 from crosswatch.models.cmaf_scores import Answer, CmafScores
-from crosswatch.models.layers.fusion import GatedFusion, LinearFusion
+from crosswatch.models.layers.fusion import GatedFusion
 from crosswatch.models.settings.cmaf import CmafConfig
 from crosswatch.models.tokens import Tokens
 from crosswatch.records import InputShape
@@ -245,13 +245,6 @@ def test_a_learned_gate_lies_between_what_it_mixes(gate, width):
     assert torch.equal(share, mix.weigh(torch.cat((a, b), dim=1)).sigmoid())
     assert (values >= torch.minimum(a, b) - 1e-6).all()
     assert (values <= torch.maximum(a, b) + 1e-6).all()
-
-
-def test_linear_fusion_sums_the_logits():
-    heads = {"video": torch.nn.Linear(4, 3), "sound": torch.nn.Linear(5, 3)}
-    given = {"sound": torch.randn(2, 5), "video": torch.randn(2, 4)}
-    expected = heads["video"](given["video"]) + heads["sound"](given["sound"])
-    torch.testing.assert_close(LinearFusion(heads)(given), expected)
 
 
 def test_one_direction_leaves_nothing_to_gate():

@@ -101,7 +101,8 @@ def test_memorises_one_batch(case: ModelCase, bf16: bool) -> None:
         loss.backward()
         optimizer.step()
         assert torch.isfinite(loss)
-        first = loss.item() if step == 0 else first
+        if step == 0:
+            first = loss.item()
         named = scores.probability_BK().argmax(1).tolist() == target.class_B.tolist()
         if named and loss.item() < first / 3:
             return

@@ -8,6 +8,7 @@ from crosswatch.errors import UserError
 from crosswatch.experiment import Experiment
 from crosswatch.features.settings import EncoderName, FeatureConfig
 from crosswatch.features.weights.finding import NotFetchedError
+from crosswatch.models.settings.vad import VadConfig
 from crosswatch.records import WeightsConfig
 
 State = Literal["here", "to be fetched", "missing"]
@@ -44,6 +45,7 @@ def needs_of(experiment: Experiment) -> tuple[Need, ...]:
     encoders = experiment.features.encoders
     needs = _of_captions(experiment)
     needs += [need for name in encoders for need in _of_encoder(name, experiment.features)]
+    needs += _of_model(experiment)
     # Two encoders over the same weights need them once.
     return tuple({need.option: need for need in needs}.values())
 
@@ -99,6 +101,26 @@ def _of_encoder(name: EncoderName, features: FeatureConfig) -> list[Need]:
     }
     option = f"features.{section}.weights"
     return [Need(option=option, model=models[section], weights=settings.weights, find=find)]
+
+
+def _of_model(experiment: Experiment) -> list[Need]:
+    model = experiment.model
+    if not isinstance(model, VadConfig) or model.class_text != "clip":
+        return []
+    text = model.text
+
+    def find(weights: WeightsConfig) -> object:
+        from crosswatch.features.pictures.clip_weights import find_clip
+        from crosswatch.training.resources import INSTEAD, clip_of
+
+        named = clip_of(dataclasses.replace(text, weights=weights))
+        return find_clip(named, instead=INSTEAD, section="model.text")
+
+    return [
+        Need(
+            option="model.text.weights", model=f"CLIP {text.model}", weights=text.weights, find=find
+        )
+    ]
 
 
 def _section_of(name: EncoderName, features: FeatureConfig) -> str | None:

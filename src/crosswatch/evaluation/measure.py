@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.alarms import alarm_statistics
+from crosswatch.evaluation.alarms import LEAST_S, MERGE_S, alarm_statistics
 from crosswatch.evaluation.bootstrap import (
     Interval,
     Statistic,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from crosswatch.evaluation.predictions import Predictions
 
+LEAST_INSTANTS = 2  # of a recording, for its rows to be a course of time
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -37,8 +39,8 @@ class EvaluateConfig:
     level: float = 0.95
     seed: int = 0
     has_normal: bool = True  # false: the first class is a class like the others, not normal
-    alarm_merge_s: float = 1.0  # alarms that are closer together are one
-    alarm_least_s: float = 0.0  # shorter alarms are none
+    alarm_merge_s: float = MERGE_S  # alarms that are closer together are one
+    alarm_least_s: float = LEAST_S  # shorter alarms are none
 
     def __post_init__(self) -> None:
         if self.block_s <= 0 or self.samples < 1 or not 0 < self.level < 1:
@@ -63,13 +65,13 @@ def measure(
     statistics = statistics_of(pooled, evaluate)
     if threshold is not None and evaluate.has_normal:
         statistics |= _at_threshold(pooled, evaluate, threshold)
-    return intervals(statistics, pooled.rows, evaluate)
+    return intervals(statistics, units_of(pooled, evaluate), evaluate)
 
 
 def intervals(
-    statistics: dict[str, Statistic], rows: pd.DataFrame, evaluate: EvaluateConfig
+    statistics: dict[str, Statistic], units: npt.NDArray[np.object_], evaluate: EvaluateConfig
 ) -> dict[str, Interval]:
-    units = units_of(rows, evaluate)
+    """Of each statistic, over the unit (N,) that each row belongs to."""
     return {
         name: block_bootstrap(
             units, of, samples=evaluate.samples, seed=evaluate.seed, level=evaluate.level
@@ -95,7 +97,7 @@ def compare(
     one, other = (known[metric] for known in statistics)
     everything = np.ones((1, len(first)))
     difference = paired_difference(
-        units_of(first.rows, evaluate),
+        units_of(first, evaluate),
         one,
         other,
         samples=evaluate.samples,
@@ -162,6 +164,8 @@ def _at_threshold(
     is_clip = "start_s" in rows and BINARY not in predictions.branches
     if is_clip or evaluate.pool == "segment":
         return {}
+    if rows.groupby(["batch", "segment"]).size().max() < LEAST_INSTANTS:
+        return {}
     recording = (rows["batch"].astype(str) + ":" + rows["segment"].astype(str)).to_numpy(object)
     times_s = rows["end_s"].to_numpy()
     return alarm_statistics(
@@ -175,11 +179,15 @@ def _at_threshold(
     )
 
 
-def units_of(rows: pd.DataFrame, evaluate: EvaluateConfig) -> npt.NDArray[np.object_]:
-    """Names of time blocks; of recordings where a recording is one decision; or of batches."""
+def units_of(predictions: Predictions, evaluate: EvaluateConfig) -> npt.NDArray[np.object_]:
+    """Names of batches; of recordings where one is one decision, of clips for their frames, and
+    of blocks of time for all else."""
+    rows = predictions.rows
     batch = rows["batch"].astype(str)
     if evaluate.unit == "batch":
         return batch.to_numpy(dtype=object)
+    if BINARY in predictions.branches:
+        return videos_of(rows)
     if evaluate.pool == "segment":
         unit = rows["segment"]
     else:

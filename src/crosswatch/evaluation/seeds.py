@@ -38,7 +38,7 @@ def measure_seeds(seeds: Seeds, evaluate: EvaluateConfig) -> dict[str, Interval]
         UserError: the seeds were not scored on the same instants.
     """
     pooled = [each.pooled(evaluate.pool) for each in _aligned(seeds)]
-    return intervals(_averaged(pooled, evaluate), pooled[0].rows, evaluate)
+    return intervals(_averaged(pooled, evaluate), units_of(pooled[0], evaluate), evaluate)
 
 
 def compare_seeds(
@@ -56,16 +56,16 @@ def compare_seeds(
         if metric not in statistics:
             raise UserError(f"metric {metric!r} is not among {', '.join(statistics)}")
     one, other = (statistics[metric] for statistics in known)
-    rows = every[0].rows
     difference = paired_difference(
-        units_of(rows, evaluate),
+        units_of(every[0], evaluate),
         one,
         other,
         samples=evaluate.samples,
         seed=evaluate.seed,
         level=evaluate.level,
     )
-    return estimate(one, len(rows)), estimate(other, len(rows)), difference
+    count = len(every[0])
+    return estimate(one, count), estimate(other, count), difference
 
 
 def _aligned(seeds: Seeds) -> list[Predictions]:

@@ -27,8 +27,8 @@ class ClipExamples:
         clip_NC: of each example the number of its batch, the clip in that batch's table, and the
             crop of its pictures (-1: whole pictures). Training looks at every crop on its own,
             everything else at the first that there is.
-        pools: whether sequences longer than a stream's `most` are pooled, as training does where
-            the model would otherwise take them in parts.
+        pools: whether sequences longer than a stream's `most` are pooled; a model of moments is
+            judged by every one of them.
     """
 
     batch_set: BatchSet
@@ -60,7 +60,7 @@ class ClipExamples:
         clip_NC = np.concatenate(parts).astype(np.int64)
         made = cls(
             batch_set=batch_set, tables=tuple(tables), streams=tuple(streams), clip_NC=clip_NC,
-            class_N=np.empty(0, np.int64), facts=facts, pools=block == "train",
+            class_N=np.empty(0, np.int64), facts=facts, pools=block == "train" or facts.model.task == "clips",
         )  # fmt: skip
         classes = [tables[number].class_of[clip] for number, clip, _ in clip_NC]
         return dataclasses.replace(made, class_N=np.array(classes, np.int64))

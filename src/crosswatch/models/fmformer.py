@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswatch.models.layers.dense import PixelHead
+from crosswatch.models.layers.fusion import linear_fusion
 from crosswatch.models.layers.streams import EncoderLayer, Streams
 from crosswatch.models.layers.tokens import SignalTokens, VideoTokens
 from crosswatch.models.settings.fmformer import SIGNAL, VIDEO, FmFormerConfig
@@ -118,7 +119,7 @@ class FmFormer(nn.Module):
         logits = {} if self.score_class is None else self.score_class(tokens)
         several = len(self.config.streams) > 1
         return Scores(
-            class_BK=torch.stack(list(logits.values())).sum(dim=0) if logits else None,
+            class_BK=linear_fusion(logits.values()) if logits else None,
             pixel_BKHW=self._segment(tokens, video_BTHWC),
             video_BK=logits.get(VIDEO) if several else None,
             signal_BK=logits.get(SIGNAL) if several else None,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from crosswatch.errors import UserError
 from crosswatch.models.fmformer import FmFormer, Scores
+from crosswatch.models.layers.fusion import linear_fusion
 
 
 class FusedLogits(nn.Module):
@@ -39,7 +40,7 @@ class FusedLogits(nn.Module):
         assert seen.class_BK is not None
         assert measured.class_BK is not None
         return Scores(
-            class_BK=seen.class_BK + measured.class_BK,
+            class_BK=linear_fusion((seen.class_BK, measured.class_BK)),
             pixel_BKHW=seen.pixel_BKHW,
             video_BK=seen.class_BK,
             signal_BK=measured.class_BK,

@@ -18,6 +18,7 @@ from crosswatch.stages.train import CHECKPOINT
 
 EVALUATION = "evaluation"
 PREDICTIONS = "predictions.parquet"
+HEADLINE = ("f1", "macro_f1", "auc", "accuracy", "miou", "map")
 UNITS = {"instants": "window", "clips": "clip", "moments": "clip"}
 
 
@@ -63,9 +64,7 @@ def evaluate(
 
 def headline(measured: Mapping[str, Interval]) -> str:
     """The first metrics in one line, with their intervals."""
-    shown = [
-        (name, measured[name]) for name in ("f1", "auc", "accuracy", "miou") if name in measured
-    ]
+    shown = [(name, measured[name]) for name in HEADLINE if name in measured]
     return ", ".join(f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in shown)
 
 

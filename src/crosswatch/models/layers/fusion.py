@@ -5,7 +5,7 @@ Shape letters: N examples, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -42,13 +42,6 @@ class GatedFusion(nn.Module):
         return Gated(gate * a_ND + (1 - gate) * b_ND, gate)
 
 
-class LinearFusion(nn.Module):
-    """Each stream scores for itself; the logits (N, K) are summed."""
-
-    def __init__(self, score: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.score = nn.ModuleDict(score)
-
-    def forward(self, streams: Mapping[str, Tensor]) -> Tensor:
-        logits = [score(streams[name]) for name, score in self.score.items()]
-        return torch.stack(logits).sum(dim=0)
+def linear_fusion(logit_NK: Iterable[Tensor]) -> Tensor:
+    """Streams that scored for themselves: their logits (N, K), summed."""
+    return torch.stack(list(logit_NK)).sum(dim=0)

@@ -37,7 +37,7 @@ class CmafConfig:
     task: ClassVar[Task] = "clips"
 
     visual: tuple[str, ...] = ("image",)
-    text: tuple[str, ...] = ("hashed",)
+    text: tuple[str, ...] = ("hashed_tokens",)
     standardise: bool = False
     most_frames: int = 256  # more are pooled into so many
     most_words: int = 128  # more are cut off

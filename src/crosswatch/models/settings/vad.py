@@ -117,7 +117,7 @@ class VadConfig:
     losses: VadLossWeights = field(default_factory=VadLossWeights)
 
     def __post_init__(self) -> None:
-        at_least(self, length=1, layers=0, window=1, heads=1, prompt_len=0, snippets_per_pick=1)
+        at_least(self, length=1, layers=0, window=2, heads=1, prompt_len=0, snippets_per_pick=1)
         if not self.visual:
             raise UserError("visual names no features; name one or more")
         self._refuse_additions_to_vadclip()

@@ -100,6 +100,10 @@ class ClipExamples:
         columns = ["batch", "end_s", "segment", "start_s", "crop"]
         return pd.DataFrame(told, columns=columns).assign(label=self.class_N)
 
+    def holds_any(self, at: int) -> bool:
+        """Whether any clip has a valid token in stream number `at`."""
+        return any(len(self._one(row, at)) for row in range(len(self)))
+
     def spread(self, at: int) -> Spread:
         """Of the valid tokens of stream number `at`."""
         seen = Spread.none(self.facts.shape.widths[at])

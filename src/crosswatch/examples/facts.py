@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from crosswatch import progress
 from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.gather import windows_of
 from crosswatch.data.windows import WindowConfig
@@ -80,16 +79,14 @@ def _of_clips(
     )
     training = ClipExamples.open(sources.batch_set, features, facts, "train")
     refuse_empty(training, "training")
-    spreads = [training.spread(at) for at in range(len(widths))]
-    for stream, spread in zip(model.streams, spreads, strict=True):
-        if not spread.count:
+    for at, stream in enumerate(model.streams):
+        if not training.holds_any(at):
             raise UserError(
                 f"no training clip has a valid row of {' or '.join(stream.modalities)}, which the "
                 f"model's stream {stream.name!r} needs. Choose other features for it, or see why "
                 "extract found none."
             )
-    progress.emit("progress", what="training clips", done=len(training), total=len(training))
     if not model.standardise:
         return facts
-    scales = [spread.scale() for spread in spreads]
-    return dataclasses.replace(facts, scales=tuple(scales))
+    scales = tuple(training.spread(at).scale() for at in range(len(widths)))
+    return dataclasses.replace(facts, scales=scales)

@@ -40,7 +40,7 @@ COMMON = (
     "register.primary=auc",
 )
 MODELS = {
-    "cmaf": ("model.hidden=32", "model.heads=4", "model.dropout=0.0"),
+    "cmaf": ("model.hidden=32", "model.heads=4", "model.dropout=0.0", "model.text=[hashed]"),
     "cross_modal_detector": ("model.width=32", "model.heads=4"),
     "caam": ("model.width=32", "model.heads=4", "model.audio_frontend=none", "model.text=[hashed]"),
     "clipfusion_vad": ("model.window=4", "model.layers=1", "model.length=32"),

@@ -193,7 +193,7 @@ def loss_of(model: FmFormer) -> torch.Tensor:
     masks = torch.zeros(4, 32, 32, dtype=torch.long)
     masks[1::2, 8:20, 12:24] = 1
     target = Target(classes, torch.nn.functional.one_hot(classes).float(), masks)
-    return fmformer_loss(model(*batch()), target, model.config, alpha=1.0)
+    return fmformer_loss(model(*batch()), target, model.config)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

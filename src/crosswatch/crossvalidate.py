@@ -35,8 +35,11 @@ def crossvalidate_here(
         named = ", ".join(f"{name} {_number(value)}" for name, value in fold["metrics"].items())
         seed = f", seed {fold['seed']}" if several else ""
         sys.stdout.write(f"fold {fold['evaluation']}{seed}: {named}\n")
-    for name, i in facts["intervals"].items():
-        text = f"{_number(i['estimate'])}  [{_number(i['low'])}, {_number(i['high'])}]"
+    for name, mean in facts["metrics"].items():
+        i = facts["intervals"].get(name)
+        text = f"{_number(i['estimate'])}  [{_number(i['low'])}, {_number(i['high'])}]" if i else ""
+        deviation = _number(facts["deviation"][name])
+        text = f"{text:<26} mean {_number(mean)}, deviation {deviation}"
         sys.stdout.write(f"all folds  {name:<18} {text}\n")
     if as_json:
         sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")

@@ -115,7 +115,7 @@ def _facts(
         resolved = experiment.resolve(name, over)
     except UserError as error:
         return {"what": what, "notes": notes, "refused": str(error)}
-    data = {"adapter": resolved.ingest.adapter, "layout": _layout(resolved.ingest)}
+    data: dict[str, Any] = {"adapter": resolved.ingest.adapter, "layout": _layout(resolved.ingest)}
     if batches is not None:
         key = config.to_json(resolved.ingest)
         if key not in looked:

@@ -8,20 +8,28 @@ from crosswatch.features.settings import ClipConfig
 from crosswatch.models import ModelConfig
 from crosswatch.models.settings.vad import ClipTextConfig, VadConfig
 
+SECTION = "model.text"
 INSTEAD = "model.class_text=learned, which needs none"
 
 
 def resources_of(model: ModelConfig) -> Callable[[], dict[str, Any]]:
-    """Called in each worker, for it is larger than what one wants to send."""
+    """Called in each worker, for it is larger than what one wants to send.
+
+    Raises:
+        UserError: weights are missing; now, before workers are started.
+    """
     if not isinstance(model, VadConfig) or model.class_text != "clip":
         return dict
+    from crosswatch.features.pictures.clip_weights import find_clip
+
+    find_clip(clip_of(model.text), instead=INSTEAD, section=SECTION)
     return functools.partial(_text_tower, model.text)
 
 
 def _text_tower(config: ClipTextConfig) -> dict[str, Any]:
     from crosswatch.features.text.clip_text import load_clip_text
 
-    return {"text_tower": load_clip_text(clip_of(config), instead=INSTEAD, section="model.text")}
+    return {"text_tower": load_clip_text(clip_of(config), instead=INSTEAD, section=SECTION)}
 
 
 def clip_of(config: ClipTextConfig) -> ClipConfig:

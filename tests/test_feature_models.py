@@ -1,11 +1,13 @@
 """Models of features through the stages: they learn what features tell, and nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_clip
 from made import deliver_with_events
 from made_features import MODALITIES, WIDTH, make_features
 
@@ -245,3 +247,27 @@ def test_every_crop_of_a_picture_trains_and_the_first_is_judged(data: Path) -> N
     assert set(validation.table()["crop"]) == {1}
     one, two = (training.example(np.array([row])).inputs[0].values_BLD for row in (0, 1))
     np.testing.assert_allclose((two - one).numpy(), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_classes_told_by_clip_train_and_are_judged_without_its_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    text = {**tiny_clip.CONFIG["text_cfg"], "vocab_size": 49408, "context_length": 77, "width": WIDTH}
+    monkeypatch.setitem(tiny_clip.CONFIG, "text_cfg", text)
+    monkeypatch.setitem(tiny_clip.CONFIG, "embed_dim", WIDTH)
+    weights = tiny_clip.save_folder(tmp_path / "clip")
+    settings = (
+        "model.class_text=clip",
+        "model.prompts=[normal, semi molten]",
+        f"model.text.weights.source={weights}",
+        "train.epochs=3",
+        f"train.workers={workers}",
+    )
+    model = "clipfusion_vad"
+    checkpoint = trained(data, tmp_path / "ck", model, *settings)
+    shutil.rmtree(weights)
+    run("evaluate", model, **places(data), checkpoint=checkpoint, out=tmp_path / "out")
+    assert len(Predictions.load(tmp_path / "out" / PREDICTIONS)) > 100
+    with pytest.raises(UserError, match=r"model.text.weights.source: .* (is|lies) .*"):
+        trained(data, tmp_path / "again", model, *settings)

@@ -1,5 +1,6 @@
 """What a model needs to be trained beside its settings."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,11 @@ def resources_of(model: ModelConfig) -> Callable[[], dict[str, Any]]:
     if not isinstance(model, VadConfig) or model.class_text != "clip":
         return dict
     from crosswatch.features.pictures.clip_weights import find_clip
+    from crosswatch.features.weights.finding import absolute
 
-    find_clip(clip_of(model.text), instead=INSTEAD, section=SECTION)
-    return functools.partial(_text_tower, model.text)
+    found = dataclasses.replace(model.text, weights=absolute(model.text.weights))
+    find_clip(clip_of(found), instead=INSTEAD, section=SECTION)
+    return functools.partial(_text_tower, found)
 
 
 def _text_tower(config: ClipTextConfig) -> dict[str, Any]:

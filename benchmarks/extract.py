@@ -51,9 +51,15 @@ from crosswatch.features.encoder import Encoder, Model
 from crosswatch.features.pictures.clip import ClipEncoder
 from crosswatch.features.pictures.motion import MotionEncoder
 from crosswatch.features.running.runner import Job, Refused, run
-from crosswatch.features.settings import BlipConfig, ClipConfig, ComputeConfig, MotionConfig, SelectionConfig
-from crosswatch.records import WeightsConfig
+from crosswatch.features.settings import (
+    BlipConfig,
+    ClipConfig,
+    ComputeConfig,
+    MotionConfig,
+    SelectionConfig,
+)
 from crosswatch.features.source import Source, sources_of
+from crosswatch.records import WeightsConfig
 
 BATCH = 32
 SNIPPET = 16

@@ -253,7 +253,12 @@ def test_every_crop_of_a_picture_trains_and_the_first_is_judged(data: Path) -> N
 def test_classes_told_by_clip_train_and_are_judged_without_its_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    text = {**tiny_clip.CONFIG["text_cfg"], "vocab_size": 49408, "context_length": 77, "width": WIDTH}
+    text = {
+        **tiny_clip.CONFIG["text_cfg"],
+        "vocab_size": 49408,
+        "context_length": 77,
+        "width": WIDTH,
+    }
     monkeypatch.setitem(tiny_clip.CONFIG, "text_cfg", text)
     monkeypatch.setitem(tiny_clip.CONFIG, "embed_dim", WIDTH)
     weights = tiny_clip.save_folder(tmp_path / "clip")

@@ -95,7 +95,7 @@ class Experiment:
         known = {"accuracy", "balanced_accuracy"}
         known |= {"f1"} if len(self.ingest.classes) == 2 else {"macro_f1"}
         known |= {"auc", "ap"} if self.evaluate.has_normal else set()
-        if key == "register.primary" and self.model.task == "moments":
+        if self.model.task == "moments":
             known |= {"auc2", "ap2"}
         if isinstance(self.model, FmFormerConfig) and self.model.pixel_head:
             known |= {"miou"} if key == "register.primary" else set()

@@ -61,6 +61,12 @@ def _facts(seen: Detector, measured: Detector, visual: Path, current: Path) -> D
             f"{visual} knows classes {', '.join(first.classes)}; {current} knows "
             f"{', '.join(second.classes)}. Train both on the same labels."
         )
+    for name in ("early", "per_second"):
+        if getattr(first.windows, name) != getattr(second.windows, name):
+            raise UserError(
+                f"windows.{name} is {getattr(first.windows, name)} in {visual} and "
+                f"{getattr(second.windows, name)} in {current}; train both with the same."
+            )
     assert isinstance(first.model, FmFormerConfig)
     assert isinstance(second.model, FmFormerConfig)
     return dataclasses.replace(

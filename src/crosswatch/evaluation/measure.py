@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from crosswatch.evaluation.predictions import Predictions
 
+WITHIN = ("ano_auc", "ano_ap", "within_auc")  # of frames; a recording that is one row has none
 LEAST_INSTANTS = 2  # of a recording, for its rows to be a course of time
 
 
@@ -141,6 +142,8 @@ def statistics_of(predictions: Predictions, evaluate: EvaluateConfig) -> dict[st
         found |= frame_statistics(label > 0, predictions.anomaly_N, videos)
         second = frame_statistics(label > 0, 1.0 - probability_NK[:, 0], videos)
         found |= {f"{name}2": of for name, of in second.items()}
+        if evaluate.pool == "segment":
+            found = {name: of for name, of in found.items() if name.rstrip("2") not in WITHIN}
     for name, of_branch_NK in predictions.branches.items():
         if name != BINARY:
             alone = classification_statistics(label, of_branch_NK, has_normal=False)

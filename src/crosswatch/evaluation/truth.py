@@ -14,8 +14,8 @@ def measure_segments(
     predictions: Predictions, batch_set: BatchSet, evaluate: EvaluateConfig
 ) -> dict[str, Interval]:
     """`map`, corrected, and `map_released`: the mean over IoU 0.1 to 0.5, in percent, with
-    intervals over clips. Of frames of clips alone; others have none."""
-    if BINARY not in predictions.branches:
+    intervals over clips. Of frames of clips alone: decisions about whole recordings have none."""
+    if BINARY not in predictions.branches or evaluate.pool == "segment":
         return {}
     of_batch = {batch.id: batch for batch in batch_set.batches}
     curves, segments, labels = [], [], []

@@ -15,10 +15,12 @@ from crosswatch.data.batches import BatchSet
 from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.windows import WindowConfig, window_table
 from crosswatch.errors import UserError
+from crosswatch.evaluation.alarms import best_threshold
+from crosswatch.evaluation.scoring import score_block
 from crosswatch.examples.facts import facts_of
 from crosswatch.examples.opening import Sources, open_examples
 from crosswatch.models import ModelConfig
-from crosswatch.models.detector import ON_EVALUATION, DetectorFacts, save_detector
+from crosswatch.models.detector import ON_EVALUATION, Detector, DetectorFacts, save_detector
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
@@ -75,7 +77,7 @@ def train(
             )
         )
         seen = [item for item in batch_set.ranges if item.block != "evaluation"]
-        _write(draft, facts, fitted, train, seen)
+        _write(draft, facts, fitted, train, seen, _threshold(sources, facts, fitted, train))
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -120,15 +122,34 @@ def _refuse_missing_masks(
             )
 
 
+def _threshold(
+    sources: Sources, facts: DetectorFacts, fitted: Fitted, train: TrainConfig
+) -> float | None:
+    """From which score on something is abnormal, chosen on validation: on its frames, where a
+    model that learned from whole clips tells moments."""
+    if train.select == "test":
+        return None
+    chosen = fitted.reached.history[fitted.reached.best_epoch - 1]
+    if facts.model.task != "moments":
+        return chosen.get("validation_threshold")
+    if not len(open_examples(sources, facts, "validation")):
+        return None
+    module = facts.build()
+    module.load_state_dict(fitted.weights)
+    detector = Detector(facts=facts, module=module.eval(), seen=())
+    predictions = score_block(detector, sources, block="validation")
+    return best_threshold(predictions.rows["label"].to_numpy() > 0, predictions.anomaly_N)
+
+
 def _write(
     draft: artifacts.Draft,
     facts: DetectorFacts,
     fitted: Fitted,
     train: TrainConfig,
     seen: Sequence[TimeRange],
+    threshold: float | None,
 ) -> None:
     reached = fitted.reached
-    chosen = reached.history[reached.best_epoch - 1]
     save_detector(
         draft.path,
         facts,
@@ -136,12 +157,13 @@ def _write(
         epoch=reached.best_epoch,
         seen=[dataclasses.asdict(item) for item in seen],
         selected_by=SELECTED_BY[train.select].format(metric=train.metric),
-        threshold=chosen.get("validation_threshold") if train.select != "test" else None,
+        threshold=threshold,
         workers=fitted.workers,
     )
     artifacts.write_json(draft / "curves.json", reached.history)
     plot_curves(reached.history, draft / "curves.png", metric=train.metric)
     draft.counts.update({"epochs": reached.epoch, "steps": reached.step})
+    chosen = reached.history[reached.best_epoch - 1]
     score = chosen.get(f"validation_{train.metric}")
     text = f"epoch {reached.best_epoch} of {reached.epoch}"
     block = "EVALUATION SET" if train.select == "test" else "validation"

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from crosswatch.models.detector import DetectorFacts
 from crosswatch.records import Block
 from crosswatch.training import checkpoint
 from crosswatch.training.augment import augmented
-from crosswatch.training.loop import Step, predict, train_epoch
+from crosswatch.training.loop import Predicted, Step, predict, train_epoch
 from crosswatch.training.losses import loss_of
 from crosswatch.training.optim import build_optimizer
 from crosswatch.training.settings import TrainConfig
@@ -170,17 +170,8 @@ class Learner:
         parts = [found for found in self.group.gather(part) if found is not None]
         if not parts:
             return {}
-        label_N = torch.cat([part.label_N for part in parts]).numpy()
-        anomaly_N = torch.cat([part.anomaly_N for part in parts]).double().numpy()
-        probability_NK = torch.cat([part.probability_NK for part in parts]).double().numpy()
-        found = classification_metrics(label_N, probability_NK)
-        ranked = RankedScores(label_N > 0, anomaly_N)
-        found["auc"] = estimate(ranked.auc, len(label_N))
-        found["ap"] = estimate(ranked.average_precision, len(label_N))
-        found["loss"] = sum(part.loss * len(part.label_N) for part in parts) / len(label_N)
-        if (threshold := best_threshold(label_N > 0, anomaly_N)) is not None:
-            found["threshold"] = threshold
-        return {f"validation_{name}": value for name, value in found.items()}
+        metrics = validation_metrics(parts)
+        return {f"validation_{name}": value for name, value in metrics.items()}
 
     def _chunks(self, epoch: int) -> list[Rows]:
         """Global mini-batches of an epoch: every window once, in an order that the seed gives."""
@@ -204,6 +195,28 @@ class Learner:
         self.reached.step += 1
         if self.rank.number == 0:
             self.meter(self.reached.step, self.steps)
+
+
+def validation_metrics(parts: Sequence[Predicted]) -> dict[str, float]:
+    """What the shares of all workers give together.
+
+    A model with a binary branch is ranked by it in auc and ap, and by its classes in auc2 and ap2.
+    """
+    label_N = torch.cat([part.label_N for part in parts]).numpy()
+    probability_NK = torch.cat([part.probability_NK for part in parts]).double().numpy()
+    found = classification_metrics(label_N, probability_NK)
+    anomaly_N = 1 - probability_NK[:, 0]
+    binary = [part.anomaly_N for part in parts if part.anomaly_N is not None]
+    if binary:
+        anomaly_N = torch.cat(binary).double().numpy()
+        ranked = RankedScores(label_N > 0, anomaly_N)
+        found |= {"auc2": found["auc"], "ap2": found["ap"]}
+        found["auc"] = estimate(ranked.auc, len(label_N))
+        found["ap"] = estimate(ranked.average_precision, len(label_N))
+    if (threshold := best_threshold(label_N > 0, anomaly_N)) is not None:
+        found["threshold"] = threshold
+    found["loss"] = sum(part.loss * len(part.label_N) for part in parts) / len(label_N)
+    return found
 
 
 def uses_bf16(train: TrainConfig, device: torch.device) -> bool:

@@ -55,32 +55,32 @@ def train_epoch(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """N examples of a validation: class probabilities, how abnormal each is, labels, mean loss."""
+    """N examples of a validation: class probabilities, labels, mean loss; and how abnormal each is
+    by the model's own binary branch, where it has one."""
 
     probability_NK: torch.Tensor
-    anomaly_N: torch.Tensor
+    anomaly_N: torch.Tensor | None
     label_N: torch.Tensor
     loss: float
 
 
 @torch.inference_mode()
 def predict(module: torch.nn.Module, examples: Iterable[Example], step: Step) -> Predicted:
-    """How abnormal: by the model's own binary branch, or 1 - P(normal)."""
+    """Score every example, without gradients."""
     module.eval()
     probabilities, anomalies, labels, losses = [], [], [], []
     for example in examples:
         with step.autocast:
             scores = module(*example.inputs)
         losses.append(step.loss_of(scores, example.target).item() * len(example))
-        probability_BK = scores.probability_BK().cpu()
-        binary_B2 = scores.branches().get(BINARY)
-        probabilities.append(probability_BK)
-        anomalies.append(1 - probability_BK[:, 0] if binary_B2 is None else binary_B2[:, 1].cpu())
+        probabilities.append(scores.probability_BK().cpu())
+        if BINARY in (branches := scores.branches()):
+            anomalies.append(branches[BINARY][:, 1].cpu())
         labels.append(example.target.class_B.cpu())
     label_N = torch.cat(labels)
     return Predicted(
         probability_NK=torch.cat(probabilities),
-        anomaly_N=torch.cat(anomalies),
+        anomaly_N=torch.cat(anomalies) if anomalies else None,
         label_N=label_N,
         loss=sum(losses) / len(label_N),
     )

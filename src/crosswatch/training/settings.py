@@ -73,7 +73,9 @@ class TrainConfig:
     # best: of validation. test: of the evaluation set, as some publications did; what is measured
     # on it afterwards is branded, and never promoted.
     select: Literal["best", "last", "test"] = "best"
-    metric: Literal["f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap"] = "f1"
+    metric: Literal[
+        "f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "auc2", "ap2"
+    ] = "f1"
     workers: int | None = None  # None: one a GPU, or two on a machine without; 0: in process
     threads: int | None = None  # of each worker; None: the cores, shared out
     max_failures: int = 2  # restarts of lost workers

@@ -41,7 +41,8 @@ PIXEL_HEAD_SCALE = 2 ** len(DECODER_FEATURES)
 
 @dataclass(frozen=True, kw_only=True)
 class FmFormerConfig:
-    """Paper and released code differ; the defaults are the released ones but for current_embed.
+    """Paper and released code differ; the defaults are the released ones
+    but for current_embed and pe_resize.
 
     Attributes:
         embed_shared: one patch embedder for regular and dilated patches (paper), not two.

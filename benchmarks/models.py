@@ -10,8 +10,9 @@ on all cores, in float32 and under bfloat16 autocast:
 
 The public code was timed elsewhere, on two cores and in float32. Its seconds are scaled by the
 float32 matrix rate that is measured here before and behind every turn, against that machine's; a
-ratio above 1 says that we are faster. Where the rate of a model's turns differs by more than 15 %
-the machine was not quiet, and the ratios are not to be used.
+ratio above 1 says that we are faster. Where the rates around a model's turns differ by more than
+15 %, or other processes kept a quarter of a core busy, the machine was not quiet, and the ratios
+are not to be used.
 
 The peer is VadCLIP and ClipFusionVAD written plainly, as published, with the same weights: its
 scores are ours, which is checked. It is timed in the same turns. It is kinder than the public code
@@ -33,6 +34,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,7 +90,8 @@ ASKED = 1.5  # times the public code's speed, of:
 ASKED_OF = [(m, w, 64) for m in ("vadclip", "clipfusion_vad") for w in ("step", "forward")]
 
 MATRIX = 2048
-UNQUIET_SHARE = 0.15
+UNQUIET_SHARE = 0.15  # by which matrix rates differ
+UNQUIET_CORES = 0.25  # busy with other processes
 SAME_SCORE = 1e-3
 ONE_TIMING_S = 0.2  # what is shorter is repeated for so long in every turn
 PRECISIONS = {"fp32": False, "bf16": True}
@@ -545,10 +548,12 @@ class Turns(NamedTuple):
     Attributes:
         seconds: of every way, by turn.
         gflops: float32 matrix rates before the turns and behind each.
+        others_cores: that other processes kept busy meanwhile, on average.
     """
 
     seconds: dict[Way, list[float]]
     gflops: list[float]
+    others_cores: float
 
     def scale(self) -> list[float]:
         """How much slower than the public code's machine this one was, by turn."""
@@ -556,25 +561,35 @@ class Turns(NamedTuple):
         return [REFERENCE_GFLOPS / ((before + behind) / 2) for before, behind in around]
 
     def quiet(self) -> bool:
-        return max(self.gflops) - min(self.gflops) <= UNQUIET_SHARE * max(self.gflops)
+        differ = max(self.gflops) - min(self.gflops)
+        return differ <= UNQUIET_SHARE * max(self.gflops) and self.others_cores <= UNQUIET_CORES
 
 
 def take_turns(subject: Subject, turns: int) -> Turns:
     ways = subject.ways()
-    data = {
-        batch: (subject.inputs(batch), subject.target(batch)) for batch in {w.batch for w in ways}
-    }
+    batches = {way.batch for way in ways}
+    data = {batch: (subject.inputs(batch), subject.target(batch)) for batch in batches}
+    seconds: dict[Way, list[float]] = {way: [] for way in ways}
     for way in ways:
         seconds_of(subject, way, *data[way.batch])
-    found = Turns({way: [] for way in ways}, [matrix_gflops()])
+    begun, others_begun_s = time.perf_counter(), others_busy_s()
+    gflops = [matrix_gflops()]
     for _ in range(turns):
         for way in ways:
             timings = [seconds_of(subject, way, *data[way.batch])]
             while sum(timings) < ONE_TIMING_S:
                 timings.append(seconds_of(subject, way, *data[way.batch]))
-            found.seconds[way].append(statistics.median(timings))
-        found.gflops.append(matrix_gflops())
-    return found
+            seconds[way].append(statistics.median(timings))
+        gflops.append(matrix_gflops())
+    others_s = others_busy_s() - others_begun_s
+    return Turns(seconds, gflops, others_s / (time.perf_counter() - begun))
+
+
+def others_busy_s() -> float:
+    """Core seconds of all processes but this one since the machine started."""
+    times = psutil.cpu_times()
+    counted = ("user", "nice", "system", "irq", "softirq", "steal")
+    return sum(getattr(times, kind, 0.0) for kind in counted) - time.process_time()
 
 
 def rows_of(name: str, turns: Turns) -> list[dict[str, Any]]:
@@ -613,7 +628,8 @@ def measure_model(name: str, quick: bool, turns: int) -> dict[str, Any]:
     if subject.peer is not None:
         facts["peer_largest_difference"] = largest_difference(subject)
     taken = take_turns(subject, turns)
-    facts |= summary("matrix_gflops", taken.gflops, digits=1) | {"quiet": taken.quiet()}
+    facts |= summary("matrix_gflops", taken.gflops, digits=1)
+    facts |= {"others_cores": round(taken.others_cores, 2), "quiet": taken.quiet()}
     return facts | {"rows": rows_of(name, taken)}
 
 
@@ -636,7 +652,7 @@ def table(name: str, facts: dict[str, Any]) -> str:
     low, high = facts["matrix_gflops_spread"]
     lines = [f"{name}, {facts['parameters']:,} parameters, {low} to {high} GFLOP/s"]
     if not facts["quiet"]:
-        lines[0] += ": the machine was NOT QUIET, do not use"
+        lines[0] += f": NOT QUIET, {facts['others_cores']} cores busy with others; do not use"
     for row in facts["rows"]:
         line = f"  {row['what']:<18}{row['batch']:>3} {row['precision']}  {_spread(row, 's', 4)} s"
         for peer in ("reference", "peer"):

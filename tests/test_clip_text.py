@@ -1,6 +1,7 @@
 """CLIP's text transformer is open_clip's own; what it says of classes is asked once and kept."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +80,11 @@ def test_a_file_of_a_known_model_is_read(tmp_path: Path, tower: ClipText, ending
     assert again.sha256 != tower.sha256
 
 
-def test_a_prompt_is_start_learned_text_learned_end(tower: ClipText) -> None:
-    classes = prompted(tower)
+@pytest.mark.parametrize("learned", [0, 4, 10])
+def test_a_prompt_is_start_learned_text_learned_end(tower: ClipText, learned: int) -> None:
+    config = dataclasses.replace(CONFIG, prompt_len=learned)
+    classes = config.build(SHAPE, tower).class_text
+    torch.nn.init.normal_(classes.context_ND)  # every place another
     heard: list[torch.Tensor] = []
     real = tower.answer
 
@@ -92,14 +96,14 @@ def test_a_prompt_is_start_learned_text_learned_end(tower: ClipText) -> None:
     classes.tower.answer = listen
     classes.train()()
     embedded, end = heard
-    assert end.tolist() == [8, 8, 9]  # 2 * 3 learned, text, and the end behind them
+    lengths = [len(tower.tokens(text)) for text in PROMPTS]
+    assert lengths == [1, 1, 2]
+    assert end.tolist() == [2 * learned + length + 1 for length in lengths]
     start, stop = tower.embed((tower.start, tower.end))
     for row, (text, last) in enumerate(zip(PROMPTS, end.tolist(), strict=True)):
-        words = tower.embed(tower.tokens(text))
-        learned = classes.context_ND
-        expected = torch.cat(
-            (start[None], learned[1:4], words, learned[4 + len(words) : last], stop[None])
-        )
+        words, context = tower.embed(tower.tokens(text)), classes.context_ND
+        before, behind = context[1 : 1 + learned], context[last - learned : last]
+        expected = torch.cat((start[None], before, words, behind, stop[None]))
         assert torch.equal(embedded[row, : last + 1], expected)
 
 

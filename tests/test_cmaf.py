@@ -160,6 +160,20 @@ def test_has_as_many_parameters_as_published(options, fusion, head):
     assert (count(model.fuse), count(model.score)) == (fusion, head)
 
 
+def test_every_part_has_as_many_parameters_as_published():
+    model = CmafConfig().build(PUBLISHED)
+    parts = {
+        "fuse.project_text": 394_752, "fuse.project_visual": 263_680,
+        "fuse.visual_asks_text": 1_050_624, "fuse.text_asks_visual": 1_050_624,
+        "fuse.mix.weigh": 524_800, "fuse.project_out": 526_336, "score": 165_121,
+    }  # fmt: skip
+    assert {name: count(model.get_submodule(name)) for name in parts} == parts
+    dead = 3  # modality weights and a temperature, which are left out
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3_975_940 - dead
+    assert sum(parts.values()) == 3_975_940 - dead
+    assert count(CmafConfig(head="plain").build(PUBLISHED).score) == 131_585
+
+
 def test_the_fusion_begins_as_released():
     fuse = CmafConfig().build(PUBLISHED).fuse
     linears = [fuse.project_visual[0], fuse.project_text[0], fuse.project_out[0]]

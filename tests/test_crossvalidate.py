@@ -33,6 +33,7 @@ SMALL = (
     "ingest.index.root=.",
     "features.encoders=[image]",
     "caption.source=none",
+    "model.visual=[image]",
     "model.text=[image]",
     "model.hidden=8",
     "model.heads=2",

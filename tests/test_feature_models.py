@@ -194,7 +194,9 @@ def test_features_of_another_encoder_are_refused(
     data: Path, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     make_features(data / "batches", data / "others", version="2")
-    with pytest.raises(UserError, match="is of another encoder .* than the model was trained with"):
+    with pytest.raises(
+        UserError, match=r"is of another encoder .* than the model was trained with"
+    ):
         run("evaluate", "cmaf", **places(data, "others"), checkpoint=checkpoints["cmaf"],
             out=tmp_path / "out")  # fmt: skip
 
@@ -209,7 +211,7 @@ def test_what_a_model_looks_at_has_to_be_there(data: Path, tmp_path: Path) -> No
         resolved("cmaf", "model.visual=[flow]")
     with pytest.raises(UserError, match="unknown key 'depth' for CmafConfig"):
         resolved("cmaf", "model.depth=3")
-    with pytest.raises(UserError, match="'cmfa' is not one of fmformer, cmaf.*mean 'cmaf'"):
+    with pytest.raises(UserError, match=r"'cmfa' is not one of fmformer, cmaf.*mean 'cmaf'"):
         experiment.resolve("fmformer-furnace", {"model": {"name": "cmfa"}})
 
 

@@ -348,13 +348,13 @@ def test_alpha_weighs_the_class_beside_the_pixels():
     answers, logits, pixels = target(4), torch.randn(4, 2), torch.randn(4, 2, 32, 32)
     by_class = cross_entropy(logits, answers.class_B)
     by_pixel = cross_entropy(pixels, answers.mask_BHW)
-    config = FmFormerConfig()
     for alpha in (0.0, 0.1, 2.0):
-        joint = fmformer_loss(scores_of(logits, pixels), answers, config, alpha)
+        config = FmFormerConfig(alpha=alpha)
+        joint = fmformer_loss(scores_of(logits, pixels), answers, config)
         close(joint, by_pixel + alpha * by_class)
-        alone = fmformer_loss(Scores(logits, None), answers._replace(mask_BHW=None), config, alpha)
+        alone = fmformer_loss(Scores(logits, None), answers._replace(mask_BHW=None), config)
         close(alone, by_class)
-        close(fmformer_loss(Scores(None, pixels), answers, config, alpha), by_pixel)
+        close(fmformer_loss(Scores(None, pixels), answers, config), by_pixel)
 
 
 def test_tau_makes_the_class_from_the_mask():

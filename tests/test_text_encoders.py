@@ -304,7 +304,7 @@ def test_a_single_file_is_no_distilbert(weights: Path) -> None:
 
 
 def test_no_weights_names_the_way_without() -> None:
-    with pytest.raises(UserError, match=r"names no weights\. .*encoders=\[motion, mel, hashed\]"):
+    with pytest.raises(UserError, match=r"names no weights\. .*encoders=\[image, hashed\]"):
         _ = DistilbertEncoder(DistilbertConfig()).identity
 
 

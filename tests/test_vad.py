@@ -142,7 +142,10 @@ def test_every_step_is_the_released_one(name: str) -> None:
         branch = product + aggregate
     torch.testing.assert_close(f + model.branch(branch), arrays["out_classifier_in"], **LARGE)
     shown = aggregate if model.attend is not None else f
+    prompted: list[Tensor] = []
+    model.adapt_text.register_forward_pre_hook(lambda _, given: prompted.append(given[0]))
     moved = model._video_text(arrays["out_s"][..., 0], shown, text, None)
+    torch.testing.assert_close(prompted[0], arrays["out_t_prime"], **CLOSE)
     torch.testing.assert_close(moved, arrays["out_t_dblprime"], **CLOSE)
 
 
@@ -182,6 +185,25 @@ def test_parameters_are_as_many_as_released(
     assert [name for name, each in built.named_parameters() if not each.requires_grad] == [
         "relate.sigma"
     ]
+
+
+def test_every_part_has_as_many_parameters_as_released() -> None:
+    settings = VadConfig(class_text="clip", prompts=tuple(f"class {at}" for at in range(UCF)))
+    with torch.device("meta"):
+        model = settings.build(InputShape(classes=UCF, widths=(512,)))
+    parts = {
+        "look_around": 6_304_768, "attend": 1_051_136, "relate.by_similarity.first": 786_688,
+        "relate.by_similarity.second": 65_536, "relate.by_distance.first": 786_688,
+        "relate.by_distance.second": 65_536, "relate.join": 262_656, "relate.sigma": 1,
+        "adapt_text": 2_099_712, "branch": 2_099_712, "score": 513, "position_LD": 131_072,
+        "class_text": 39_424, "to_product": 262_656, "to_aggregate": 262_656,
+    }  # fmt: skip
+    found = dict.fromkeys(parts, 0)
+    for name, each in model.named_parameters():
+        (part,) = (part for part in parts if f"{name}.".startswith(f"{part}."))
+        found[part] += each.numel()
+    assert found == parts
+    assert sum(parts.values()) == 14_218_754
 
 
 def test_graphs_are_the_released_ones() -> None:
@@ -293,6 +315,20 @@ def test_windows_do_not_see_each_other(length: int, window: int, heads: int) -> 
     masked = transformer(garbage, seen)
     torch.testing.assert_close(masked[1:2, : (length + 1) // 2], alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(masked[0], found[0], atol=1e-5, rtol=1e-5)
+
+
+def test_whole_windows_are_the_released_ones() -> None:
+    """The released mask lets the 4 snippets behind the last whole window see nothing; here they are
+    a short window."""
+    sees = ~golden("vad_graph")["mask20_w8"]
+    transformer = WindowedTransformer(8, layers=2, window=8, heads=1).double()
+    x = torch.randn(1, 20, 8, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda given: transformer(given, None)[0], x)
+    found = jacobian[:, :, 0].abs().amax((1, 3)) > 0
+    assert torch.equal(found[:16], sees[:16])
+    assert not sees[16:].any()
+    assert found[16:, 16:].all()
+    assert not found[16:, :16].any()
 
 
 def test_reading_along_a_direction_is_the_answer_along_it() -> None:

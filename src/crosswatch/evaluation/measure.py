@@ -32,6 +32,17 @@ LEAST_INSTANTS = 2  # of a recording, for its rows to be a course of time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthsConfig:
+    """Windows of other lengths than an FmFormer was trained with, without training again; None: as
+    it was trained. A study of the model: the gate takes no such evaluation."""
+
+    frames: int | None = None
+    stride: int | None = None
+    signal_s: float | None = None
+    pe_resize: Literal["interp", "end_crop", "slice"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     pool: Literal["window", "segment"] = "window"  # segment: one decision a recording
     unit: Literal["auto", "batch"] = "auto"  # of the bootstrap; auto: blocks, pooled: recordings
@@ -40,6 +51,7 @@ class EvaluateConfig:
     level: float = 0.95
     seed: int = 0
     has_normal: bool = True  # false: the first class is a class like the others, not normal
+    lengths: LengthsConfig = dataclasses.field(default_factory=LengthsConfig)
     alarm_merge_s: float = MERGE_S  # alarms that are closer together are one
     alarm_least_s: float = LEAST_S  # shorter alarms are none
 

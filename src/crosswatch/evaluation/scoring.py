@@ -95,7 +95,7 @@ def _score_windows(
         scores = detector.score(examples.example(rows).inputs)
         parts.append(_decisions(table.iloc[rows], scores))
         if examples.has_pixels:
-            decided = scores.pixel_BKHW.argmax(1).numpy()
+            decided = scores.pixel_BKHW.argmax(1).cpu().numpy()
             truth, known = examples.known_masks(rows)
             counts = pixel_confusion(truth, decided, classes=classes)
             cells.append(np.where(known[:, None, None], counts, 0))

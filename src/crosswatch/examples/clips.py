@@ -60,7 +60,8 @@ class ClipExamples:
         clip_NC = np.concatenate(parts).astype(np.int64)
         made = cls(
             batch_set=batch_set, tables=tuple(tables), streams=tuple(streams), clip_NC=clip_NC,
-            class_N=np.empty(0, np.int64), facts=facts, pools=block == "train" or facts.model.task == "clips",
+            class_N=np.empty(0, np.int64), facts=facts,
+            pools=block == "train" or facts.model.task == "clips",
         )  # fmt: skip
         classes = [tables[number].class_of[clip] for number, clip, _ in clip_NC]
         return dataclasses.replace(made, class_N=np.array(classes, np.int64))

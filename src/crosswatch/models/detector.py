@@ -17,6 +17,7 @@ from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
 from crosswatch.models import MODELS, ModelConfig, WindowModelConfig
 from crosswatch.models.settings.common import Stream
+from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import InputShape, TimeRange
 
 WEIGHTS = "model.safetensors"
@@ -111,8 +112,36 @@ class Detector:
 
     @torch.inference_mode()
     def score(self, inputs: Iterable[Any]) -> Any:
-        """What the module's forward gives."""
-        return self.module(*inputs)
+        """What the module's forward gives, on its device."""
+        device = next(self.module.parameters()).device
+        return self.module(*(None if each is None else each.to(device) for each in inputs))
+
+
+def of_other_lengths(
+    detector: Detector, *, pe_resize: str | None = None, **windows: int | float | None
+) -> Detector:
+    """The same weights over windows with other frames, stride or signal_s; None leaves as it is.
+
+    Raises:
+        UserError: the model does not look at windows, or cannot take such.
+    """
+    facts = detector.facts
+    changed = {name: value for name, value in windows.items() if value is not None}
+    if not changed and pe_resize is None:
+        return detector
+    if not isinstance(facts.model, FmFormerConfig):
+        raise UserError(
+            f"evaluate.lengths is of FmFormer's windows, and this model is a {facts.model.name}"
+        )
+    model = facts.model
+    if pe_resize is not None:
+        model = dataclasses.replace(model, pe_resize=pe_resize)  # type: ignore[arg-type]
+    told = dataclasses.replace(facts.windows, **changed)  # type: ignore[arg-type]
+    facts = dataclasses.replace(facts, model=model, windows=told)
+    module = facts.build()
+    module.load_state_dict(detector.module.state_dict())
+    device = next(detector.module.parameters()).device
+    return dataclasses.replace(detector, facts=facts, module=module.eval().to(device))
 
 
 def selected_on_evaluation(detector: Detector) -> bool:
@@ -150,11 +179,16 @@ def load_detector(folder: Path) -> Detector:
         raise UserError(f"{folder / WEIGHTS}: does not fit {FACTS}: {first}") from error
     return Detector(
         facts=facts,
-        module=module.eval(),
+        module=module.eval().to(usual_device()),
         seen=tuple(TimeRange(**item) for item in notes.get("seen", ())),
         threshold=notes.get("threshold"),
         selected_by=str(notes.get("selected_by", "")),
     )
+
+
+def usual_device() -> torch.device:
+    """The first GPU, where there is one."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def statistics_of(windows: WindowSet) -> SignalStatistics:

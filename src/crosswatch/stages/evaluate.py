@@ -13,7 +13,7 @@ from crosswatch.evaluation.plots import plot_evaluation
 from crosswatch.evaluation.scoring import score_block
 from crosswatch.evaluation.truth import measure_segments
 from crosswatch.examples.opening import Sources
-from crosswatch.models.detector import load_detector, selected_on_evaluation
+from crosswatch.models.detector import load_detector, of_other_lengths, selected_on_evaluation
 from crosswatch.stages.train import CHECKPOINT
 
 EVALUATION = "evaluation"
@@ -36,7 +36,7 @@ def evaluate(
     trained = artifacts.open_artifact(checkpoint, kind=CHECKPOINT)
     sources = Sources.open(batches, labels, features)
     batch_set = sources.batch_set
-    detector = load_detector(checkpoint)
+    detector = of_other_lengths(load_detector(checkpoint), **dataclasses.asdict(evaluate.lengths))
     told = Explanations(captions, batch_set)
     parents = {"checkpoint": trained.digest, **sources.digests()}
     settings = {"evaluate": config.plain(evaluate)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosswatch import artifacts, config, progress
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig
+from crosswatch.evaluation.measure import EvaluateConfig, LengthsConfig
 from crosswatch.evaluation.predictions import Predictions
 from crosswatch.evaluation.scoring import score_block
 from crosswatch.examples.opening import Sources
@@ -55,6 +55,11 @@ def register(
         raise UserError(f"{evaluation}: is of another checkpoint than {checkpoint}")
     sources = Sources.open(batches, labels, features)
     batch_set = sources.batch_set
+    if evaluated.config["evaluate"]["lengths"] != config.plain(LengthsConfig()):
+        raise UserError(
+            f"{evaluation}: was made over windows of other lengths (evaluate.lengths) than the model "
+            "was trained with. Evaluate it without."
+        )
     place = RegistryPlace(folder=registry, tracking_uri=register.tracking_uri)
     name, models = register.model_name, ModelRegistry(place)
     settings = {"register": config.plain(register), "evaluate": config.plain(evaluate)}

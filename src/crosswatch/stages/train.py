@@ -20,7 +20,13 @@ from crosswatch.evaluation.scoring import score_block
 from crosswatch.examples.facts import facts_of
 from crosswatch.examples.opening import Sources, open_examples
 from crosswatch.models import ModelConfig
-from crosswatch.models.detector import ON_EVALUATION, Detector, DetectorFacts, save_detector
+from crosswatch.models.detector import (
+    ON_EVALUATION,
+    Detector,
+    DetectorFacts,
+    save_detector,
+    usual_device,
+)
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
@@ -136,7 +142,7 @@ def _threshold(
         return None
     module = facts.build()
     module.load_state_dict(fitted.weights)
-    detector = Detector(facts=facts, module=module.eval(), seen=())
+    detector = Detector(facts=facts, module=module.eval().to(usual_device()), seen=())
     predictions = score_block(detector, sources, block="validation")
     return best_threshold(predictions.rows["label"].to_numpy() > 0, predictions.anomaly_N)
 

@@ -28,7 +28,7 @@ class ScoringModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined
         facts = self.detector.facts
         of_windows = facts.model.task == "instants"
         inputs = (_windows if of_windows else _tokens)(facts, model_input)
-        return self.detector.score(inputs).probability_BK().numpy()
+        return self.detector.score(inputs).probability_BK().cpu().numpy()
 
 
 def _windows(facts: DetectorFacts, given: Mapping[str, Any]) -> tuple[torch.Tensor | None, ...]:

@@ -16,7 +16,7 @@ from crosswatch.evaluation.bootstrap import estimate
 from crosswatch.evaluation.classification import RankedScores, classification_metrics
 from crosswatch.examples.example import Example, Rows
 from crosswatch.examples.opening import Sources, open_examples
-from crosswatch.models.detector import DetectorFacts
+from crosswatch.models.detector import DetectorFacts, usual_device
 from crosswatch.records import Block
 from crosswatch.training import checkpoint
 from crosswatch.training.augment import augmented
@@ -72,7 +72,7 @@ class Alone:
     rank = Rank()
 
     def prepare(self, module: torch.nn.Module) -> torch.nn.Module:
-        return module
+        return module.to(usual_device())
 
     def gather(self, value: Any) -> list[Any]:
         return [value]

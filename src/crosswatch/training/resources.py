@@ -10,7 +10,7 @@ from crosswatch.models import ModelConfig
 from crosswatch.models.settings.vad import ClipTextConfig, VadConfig
 
 SECTION = "model.text"
-INSTEAD = "model.class_text=learned, which needs none"
+INSTEAD = "model.class_text=learned with 'model.prompts=[]'"
 
 
 def resources_of(model: ModelConfig) -> Callable[[], dict[str, Any]]:

@@ -102,3 +102,22 @@ def test_a_window_without_its_whole_history_is_scored_by_what_there_is(data: Pat
     assert torch.equal(*scores)
     whole = detector.score((video, signal[~early])).class_BK
     torch.testing.assert_close(scores[0][~early], whole, rtol=0, atol=1e-5)
+
+
+def test_a_model_is_evaluated_over_other_lengths_without_training(
+    data: Path, tmp_path: Path
+) -> None:
+    where = {"batches": data / "batches", "labels": data / "labels"}
+    longer = ("evaluate.lengths.signal_s=12", "evaluate.lengths.pe_resize=interp")
+    run("evaluate", *longer, **where, checkpoint=data / "current", out=tmp_path / "longer")
+    run("evaluate", **where, checkpoint=data / "current", out=tmp_path / "same")
+    two, one = (Predictions.load(tmp_path / name / PREDICTIONS) for name in ("longer", "same"))
+    assert 0 < len(two) <= len(one)  # instants whose longer history is whole
+    shared = one.rows["end_s"].isin(two.rows["end_s"]).to_numpy()
+    assert np.abs(one.probability_NK[shared] - two.probability_NK).max() > 1e-6
+    with pytest.raises(UserError, match="windows of other lengths .evaluate.lengths. than the"):
+        run("register", **where, checkpoint=data / "current", evaluation=tmp_path / "longer",
+            registry=tmp_path / "registry", out=tmp_path / "registration")  # fmt: skip
+    with pytest.raises(UserError, match="pe_resize: slice cannot add any"):
+        run("evaluate", "evaluate.lengths.signal_s=12", "evaluate.lengths.pe_resize=slice",
+            **where, checkpoint=data / "current", out=tmp_path / "sliced")  # fmt: skip

@@ -17,6 +17,7 @@ from crosswatch.data.folds import Folds
 from crosswatch.evaluation.predictions import Predictions, together
 from crosswatch.evaluation.seeds import measure_seeds
 from crosswatch.experiment import Experiment
+from crosswatch.models.detector import BRAND
 from crosswatch.stages.evaluate import PREDICTIONS
 from crosswatch.stages.study import Study
 
@@ -30,6 +31,8 @@ def crossvalidate_here(
         progress.shown(progress.view()),
     ):
         facts = crossvalidate(batches, out or Path(temporary), experiment)
+    if "warning" in facts:
+        sys.stdout.write(f"{facts['warning']}\n")
     several = experiment.crossvalidate.seeds > 1
     for fold in facts["folds"]:
         named = ", ".join(f"{name} {_number(value)}" for name, value in fold["metrics"].items())
@@ -88,6 +91,8 @@ def crossvalidate(
         "quarantined": study.quarantined,
         "config": config.plain(experiment),
     }
+    if experiment.train.select == "test":
+        facts["warning"] = f"{BRAND} of each fold: these numbers flatter the model"
     artifacts.write_json(out / "crossvalidation.json", facts)
     return facts
 

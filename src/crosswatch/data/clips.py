@@ -6,6 +6,7 @@ collections of recordings it is a recording.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ class ClipsConfig:
     length_s: float = 10.0  # 0: every recording as a whole
     step_s: float = 5.0  # between beginnings, for training; otherwise clips lie end to end
     least_event_s: float = 1.0  # an event counts where so much of it, or all, lies in the clip
+    crops: Literal["all", "first"] = "all"  # of cropped pictures, in training; else the first
 
     def __post_init__(self) -> None:
         if self.length_s < 0 or self.step_s <= 0 or self.least_event_s < 0:

@@ -25,8 +25,8 @@ class ClipExamples:
     """
     Attributes:
         clip_NC: of each example the number of its batch, the clip in that batch's table, and the
-            crop of its pictures (-1: whole pictures). Training looks at every crop on its own,
-            everything else at the first that there is.
+            crop of its pictures (-1: whole pictures). Training looks at every crop on its own
+            unless clips.crops is first, everything else at the first that there is.
         pools: whether sequences longer than a stream's `most` are pooled; a model of moments is
             judged by every one of them.
     """
@@ -52,7 +52,8 @@ class ClipExamples:
             table = clip_table(batch, batch_set, facts.clips, block)
             opened = tuple(BatchStream.open(features, batch.id, stream) for stream in facts.streams)
             crops = next((each.crops for each in opened if each.crops), (-1,))
-            taken = crops if block == "train" else crops[:1]
+            every = block == "train" and facts.clips.crops == "all"
+            taken = crops if every else crops[:1]
             clip, crop = np.repeat(np.arange(len(table)), len(taken)), np.tile(taken, len(table))
             parts.append(np.stack([np.full_like(clip, number), clip, crop], axis=1))
             tables.append(table)

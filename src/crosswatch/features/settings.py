@@ -98,6 +98,7 @@ class CaptionConfig:
     source: Literal["template", "blip", "supplied", "imported", "none"] = "template"
     frames: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
     explain_s: float = 10.0  # an explanation also names the last other caption, if so recent
+    shuffle_seed: int | None = None  # a control: each row gets another row's sentence, of any batch
     blip: BlipConfig = dataclasses.field(default_factory=BlipConfig)
     supplied: SuppliedConfig = dataclasses.field(default_factory=SuppliedConfig)
     imported: ImportedCaptionConfig = dataclasses.field(default_factory=ImportedCaptionConfig)
@@ -105,6 +106,14 @@ class CaptionConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, explain_s=0)
+        if self.shuffle_seed is None:
+            return
+        _at_least(self, shuffle_seed=0)
+        if self.source == "none":
+            raise UserError(
+                f"shuffle_seed is {self.shuffle_seed}, and source is none, which leaves nothing to "
+                "shuffle. Choose another source, or leave shuffle_seed out."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,7 +179,8 @@ class DistilbertConfig:
     weights: WeightsConfig = dataclasses.field(default_factory=WeightsConfig)
     text: Literal["caption", "explanation", "both"] = "caption"
     max_length: int = 128  # tokens
-    tokens: bool = True  # the states of all tokens beside that of [CLS]
+    pool: Literal["cls", "mean"] = "cls"  # a sentence: the state of [CLS], or the mean of them all
+    tokens: bool = True  # the states of all tokens beside the sentence's vector
 
     def __post_init__(self) -> None:
         _at_least(self, max_length=3)

@@ -23,6 +23,7 @@ from crosswatch.records import InputShape, TimeRange
 WEIGHTS = "model.safetensors"
 FACTS = "detector.json"
 ON_EVALUATION = "of the evaluation set itself"
+BRAND = "SELECTED ON THE EVALUATION SET"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from crosswatch.data.store.place import Place
 from crosswatch.data.store.settings import TransferConfig
 from crosswatch.errors import BadBatchError, UserError
 from crosswatch.features.captioning.captioners import captioned
-from crosswatch.features.captioning.captions import CAPTIONS, FILE, write_captions
+from crosswatch.features.captioning.captions import CAPTIONS, FILE, read_captions, write_captions
+from crosswatch.features.captioning.shuffled import shuffled
 from crosswatch.features.settings import CaptionConfig
 from crosswatch.features.source import Source, sources_of
 
@@ -52,6 +53,8 @@ def caption(
         total = int(draft.counts.get("captions", 0))
         if not total:
             _warn(draft, f"caption.source={caption.source} found nothing to say of any batch")
+        if caption.shuffle_seed is not None:
+            _shuffle(draft, caption.shuffle_seed)
         progress.outcome(f"{total} captions by {caption.source}")
 
 
@@ -111,6 +114,22 @@ def _with_blip(
             _warn(draft, f"{batch_id}: {manifest.counts['failed']:.0f} pictures got no caption")
     for batch_id, reason in found.refused.items():
         _refuse(draft, batch_id, reason)
+
+
+def _shuffle(draft: artifacts.Draft, seed: int) -> None:
+    captions = {path.parent.name: read_captions(path) for path in draft.path.glob(f"*/{FILE}")}
+    for batch_id, of_batch in shuffled(captions, seed=seed).items():
+        name = f"{batch_id}/{FILE}"
+        (draft / name).unlink()  # it may be another name of a kept file, which has to stay
+        draft.verified.pop(name, None)
+        write_captions(draft / name, of_batch)
+    if sum(map(len, captions.values())) == 1:
+        _warn(draft, "caption.shuffle_seed: there is one caption, which no other can stand in for")
+    else:
+        _warn(
+            draft, f"captions are shuffled (caption.shuffle_seed={seed}): a control, each row has "
+            "the sentence of another"
+        )  # fmt: skip
 
 
 def _warn(draft: artifacts.Draft, text: str) -> None:

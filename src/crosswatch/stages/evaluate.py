@@ -13,7 +13,12 @@ from crosswatch.evaluation.plots import plot_evaluation
 from crosswatch.evaluation.scoring import score_block
 from crosswatch.evaluation.truth import measure_segments
 from crosswatch.examples.opening import Sources
-from crosswatch.models.detector import load_detector, of_other_lengths, selected_on_evaluation
+from crosswatch.models.detector import (
+    BRAND,
+    load_detector,
+    of_other_lengths,
+    selected_on_evaluation,
+)
 from crosswatch.stages.train import CHECKPOINT
 
 EVALUATION = "evaluation"
@@ -53,7 +58,7 @@ def evaluate(
         facts = {"threshold": detector.threshold, "selected_by": selected_by}
         metrics = {**_plain(measured, batch_set.evaluation_set), **facts}
         if selected_on_evaluation(detector):
-            metrics["warning"] = draft.note = f"SELECTED ON THE EVALUATION SET ({selected_by})"
+            metrics["warning"] = draft.note = f"{BRAND} ({selected_by})"
             progress.warn(f"{draft.note}: these numbers flatter the model")
         artifacts.write_json(draft / "metrics.json", metrics)
         plot_evaluation(predictions.pooled(evaluate.pool), batch_set.classes, draft.path)

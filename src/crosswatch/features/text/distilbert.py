@@ -28,7 +28,8 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt")
 
 @dataclasses.dataclass(frozen=True)
 class DistilbertEncoder:
-    """The last layer's state of [CLS], and with `tokens` that of every token: D = 768 of -base.
+    """The last layer's state of [CLS], or the mean of all tokens' states ([CLS] and [SEP] are among
+    them), and with `tokens` that of every token: D = 768 of -base.
 
     A row without a word is not valid.
     """
@@ -44,6 +45,7 @@ class DistilbertEncoder:
             preprocessing={
                 "text": self.config.text,
                 "max_length": self.config.max_length,
+                "pool": self.config.pool,
                 "tokens": self.config.tokens,
                 "precision": self.precision,
             },
@@ -110,7 +112,8 @@ class Distilbert:
 
     def _row(self, state: npt.NDArray[np.float32]) -> Encoded:
         """(L, D) without padding, [CLS] first."""
-        row = {NAME: Vector(values=state[0].copy(), valid=np.array(True))}
+        sentence = state.mean(axis=0) if self._config.pool == "mean" else state[0].copy()
+        row = {NAME: Vector(values=sentence, valid=np.array(True))}
         if self._config.tokens:
             row[TOKENS] = Vector(values=state.copy(), valid=np.ones(len(state), np.bool_))
         return row

@@ -41,6 +41,7 @@ from crosswatch.features.captioning.captions import (
     write_captions,
 )
 from crosswatch.features.captioning.explanation import NOTHING, explain, explained
+from crosswatch.features.captioning.shuffled import shuffled
 from crosswatch.features.encoder import Failed, Input
 from crosswatch.features.settings import BlipConfig, CaptionConfig, SelectionConfig, SuppliedConfig
 from crosswatch.features.source import Source
@@ -504,6 +505,50 @@ def test_without_video_a_template_says_nothing() -> None:
     assert caption_directly(CaptionConfig(source="none"), source_of(made_batch())) == ()
     with pytest.raises(UserError, match="whose captions a model computes"):
         caption_directly(CaptionConfig(source="blip"), source_of(made_batch()))
+
+
+def some_captions(counts: list[int]) -> dict[str, tuple[Caption, ...]]:
+    """So many of each batch, and no two that say the same."""
+    return {
+        f"batch-{number}": tuple(
+            caption(
+                float(row), f"{number}-{row}", row + 0.5, frame=row,
+                explanation=f"Video shows: {number}-{row}", score=-float(row),
+            )
+            for row in range(count)
+        )
+        for number, count in enumerate(counts)
+    }  # fmt: skip
+
+
+@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=5), seed=st.integers(0, 2**32))
+def test_shuffled_sentences_move_and_times_stay(counts: list[int], seed: int) -> None:
+    given_captions = some_captions(counts)
+    found = shuffled(given_captions, seed=seed)
+    assert found == shuffled(dict(reversed(given_captions.items())), seed=seed)
+    assert {name: len(of_batch) for name, of_batch in found.items()} == {
+        name: len(of_batch) for name, of_batch in given_captions.items()
+    }
+    pairs = [
+        (new, old)
+        for name in given_captions
+        for new, old in zip(found[name], given_captions[name], strict=True)
+    ]
+    said = {old.caption: (old.explanation, old.score) for _, old in pairs}
+    assert {new.caption: (new.explanation, new.score) for new, _ in pairs} == said
+    for new, old in pairs:
+        assert (new.time_s, new.until_s, new.frame) == (old.time_s, old.until_s, old.frame)
+        assert (new.caption == old.caption) == (len(pairs) == 1)
+
+
+def test_another_seed_shuffles_otherwise_and_sentences_leave_their_batch() -> None:
+    given_captions = some_captions([1] * 20)
+    one, two = (shuffled(given_captions, seed=seed) for seed in (0, 1))
+    assert one != two
+    with pytest.raises(UserError, match="shuffle_seed is 3, and source is none, which leaves noth"):
+        CaptionConfig(source="none", shuffle_seed=3)
+    with pytest.raises(UserError, match="shuffle_seed is -1; allowed 0 and above"):
+        CaptionConfig(shuffle_seed=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from deliveries import seal
 from tiny_bert import make_tiny_bert
+from tiny_blip import write_tiny_blip
 from tiny_clip import save_folder
 
 from crosswatch import artifacts, config, experiment, progress, stages
@@ -138,6 +139,54 @@ def test_other_captions_change_the_text_alone(extracted: Path, tmp_path: Path) -
     before = inodes(extracted)
     changed = {name for name, inode in inodes(source / "other").items() if before[name] != inode}
     assert {Path(name).stem.partition("_")[0] for name in changed} == {"hashed"}
+
+
+def test_a_control_reads_each_row_s_text_from_another_row(simulated: Path, tmp_path: Path) -> None:
+    places = {"batches": simulated / "batches"}
+    call("caption", "caption.shuffle_seed=3", **places, out=tmp_path / "captions")
+    manifest = artifacts.open_artifact(tmp_path / "captions")
+    assert manifest.config["caption"]["shuffle_seed"] == 3
+    (warning,) = manifest.warnings
+    assert warning.startswith("captions are shuffled (caption.shuffle_seed=3), as a control")
+    hashed = ("features.encoders=[hashed]", "features.hashed.text=both")
+    for name, captions in (("right", simulated / "captions"), ("wrong", tmp_path / "captions")):
+        call("extract", *hashed, **places, captions=captions, out=tmp_path / name,
+             known=tmp_path / "known")  # fmt: skip
+    vector_of: dict[str, bytes] = {}
+    moved = 0
+    for name, captions in (("right", simulated / "captions"), ("wrong", tmp_path / "captions")):
+        features = open_features(tmp_path / name)
+        for batch in features.batches:
+            told = read_captions(captions / batch / "captions.parquet")
+            right = read_captions(simulated / "captions" / batch / "captions.parquet")
+            found = features.feature(batch, "hashed")
+            assert found is not None
+            assert found.spans_s.tolist() == [[each.time_s, each.until_s] for each in right]
+            for each, values in zip(told, found.values, strict=True):
+                text = each.explanation + each.caption
+                assert vector_of.setdefault(text, values.tobytes()) == values.tobytes()
+            moved += sum(a.caption != b.caption for a, b in zip(told, right, strict=True))
+    assert moved > 10
+
+
+def test_kept_captions_stay_right_when_a_control_shuffles_them(
+    simulated: Path, tmp_path: Path
+) -> None:
+    blip = ("caption.source=blip", "caption.frames.every_s=10", "caption.blip.max_length=9")
+    blip += (f"caption.blip.weights.source={write_tiny_blip(tmp_path / 'blip')}",)
+    said = []
+    for number, shuffle in enumerate(((), ("caption.shuffle_seed=1",), ())):
+        out = tmp_path / f"captions-{number}"
+        call("caption", *blip, *shuffle, batches=simulated / "batches", out=out,
+             known=tmp_path / "known")  # fmt: skip
+        artifacts.open_artifact(out)
+        said.append({file.parent.name: read_captions(file) for file in out.glob("*/*.parquet")})
+    plain, shuffled, again = said
+    assert again == plain
+    assert shuffled != plain
+    assert {name: [each.time_s for each in rows] for name, rows in shuffled.items()} == {
+        name: [each.time_s for each in rows] for name, rows in plain.items()
+    }
 
 
 def test_killed_in_the_middle_it_goes_on_with_the_rows_that_are_missing(

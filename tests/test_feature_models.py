@@ -1,5 +1,6 @@
 """Models of features through the stages: they learn what features tell, and nothing else."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -249,6 +250,21 @@ def test_every_crop_of_a_picture_trains_and_the_first_is_judged(data: Path) -> N
     assert set(validation.table()["crop"]) == {1}
     one, two = (training.example(np.array([row])).inputs[0].values_BLD for row in (0, 1))
     np.testing.assert_allclose((two - one).numpy(), 1.0, atol=1e-5)
+
+
+def test_the_first_crop_that_there_is_may_train_alone(data: Path) -> None:
+    crops = make_features(data / "batches", data / "few-crops", modalities=("clip",), crops=3)
+    given = ("model.visual=[clip]", "features.encoders=[clip]", "clips.crops=first")
+    settings = resolved("clipfusion_vad", *given)
+    sources = Sources.open(**places(data, crops.name))
+    facts = facts_of(sources, settings.windows, settings.clips, settings.model)
+    training = open_examples(sources, facts, "train").table()
+    assert set(training["crop"]) == {1}
+    assert not training.duplicated(["batch", "start_s"]).any()
+    every = dataclasses.replace(facts, clips=dataclasses.replace(facts.clips, crops="all"))
+    both = open_examples(sources, every, "train").table()
+    assert len(both) == 2 * len(training)
+    pd.testing.assert_frame_equal(both[both["crop"] == 1].reset_index(drop=True), training)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -97,6 +97,16 @@ def test_a_model_of_features_gets_what_it_looks_at_and_nothing_else(name: str) -
         assert resolved.windows.signal_s == resolved.clips.length_s
 
 
+def test_a_furnace_s_clips_last_ten_seconds_and_its_bags_twenty() -> None:
+    lengths_s = {name: experiment.resolve(name, {}).clips.length_s for name in FURNACE}
+    assert lengths_s == {
+        "caam-furnace": 10.0,
+        "clipfusionvad-furnace": 20.0,
+        "cmaf-furnace": 10.0,
+        "tri-modal-furnace": 10.0,
+    }
+
+
 def test_published_classes_are_complete_and_in_order() -> None:
     assert experiment.resolve("caam-msrvtt", {}).ingest.classes == CATEGORIES
     for name, count in (("clipfusionvad-ucf", 14), ("clipfusionvad-xd", 7)):

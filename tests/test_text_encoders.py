@@ -179,6 +179,28 @@ def test_states_are_those_of_transformers(weights: Path, precision: str, least: 
         assert cosines(row["distilbert_tokens"].values, states).min() >= least
 
 
+def test_a_sentence_may_be_the_mean_of_its_tokens(weights: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    direct = AutoModel.from_pretrained(weights, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
+    by_mean, by_cls = (distilbert(weights, pool=pool) for pool in ("mean", "cls"))
+    assert by_mean.identity.digest != by_cls.identity.digest
+    texts = [*SENTENCES, " "]
+    found, states_only = (encode(each.load("cpu"), texts) for each in (by_mean, by_cls))
+    for sentence, row, other in zip(SENTENCES, found, states_only, strict=False):
+        tokens = tokenizer(sentence, return_tensors="pt", max_length=POSITIONS, truncation=True)
+        expected = direct(**tokens).last_hidden_state[0].mean(dim=0).detach().numpy()
+        # Together the sentences are padded; what is padding would move the mean.
+        np.testing.assert_allclose(row["distilbert"].values, expected, atol=2e-4)
+        assert not np.allclose(row["distilbert"].values, other["distilbert"].values, atol=0.01)
+        np.testing.assert_array_equal(
+            row["distilbert_tokens"].values, other["distilbert_tokens"].values
+        )
+    assert not found[-1]["distilbert"].valid
+    assert not found[-1]["distilbert"].values.any()
+
+
 @quick
 @given(texts=st.lists(st.sampled_from(SENTENCES) | text, min_size=1, max_size=6), data=st.data())
 def test_neighbours_change_no_state(model: Any, texts: list[str], data: st.DataObject) -> None:

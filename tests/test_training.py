@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from made import TINY, deliver_with_events
 
 from crosswatch import artifacts, config, experiment, stages
@@ -26,7 +27,7 @@ from crosswatch.examples.facts import facts_of
 from crosswatch.examples.opening import Sources
 from crosswatch.models.detector import SignalStatistics, load_detector, statistics_of
 from crosswatch.models.fmformer import Scores
-from crosswatch.models.tokens import Target
+from crosswatch.models.tokens import Target, Tokens
 from crosswatch.training import augment, checkpoint, distributed, learner
 from crosswatch.training.losses.fmformer import joint_loss
 from crosswatch.training.settings import OptimConfig
@@ -230,6 +231,49 @@ def test_a_dropped_signal_is_at_its_mean_and_the_others_stay() -> None:
     dropped = augment.without_signal(made, torch.tensor([False, True, False])).inputs[1]
     assert not dropped[1].any()
     assert torch.equal(dropped[[0, 2]], made.inputs[1][[0, 2]])
+
+
+def streams(valid_SBL: np.ndarray) -> Example:  # noqa: N803
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple(
+        Tokens(torch.randn(*valid_BL.shape, 2, generator=generator), torch.from_numpy(valid_BL))
+        for valid_BL in valid_SBL
+    )
+    label_B = torch.zeros(valid_SBL.shape[1], dtype=torch.long)
+    classes_BK = torch.nn.functional.one_hot(label_B, 2).float()
+    return Example(inputs=inputs, target=Target(label_B, classes_BK))
+
+
+@given(
+    valid_SBL=arrays.arrays(bool, st.tuples(*(st.integers(1, 4) for _ in range(3)))),
+    probability=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_streams_are_taken_whole_and_never_all_that_a_clip_has(
+    valid_SBL: np.ndarray,  # noqa: N803
+    probability: float,
+    seed: int,
+) -> None:
+    made = streams(valid_SBL)
+    taken = augment.without_streams(made, probability, np.random.default_rng(seed))
+    left_SBL = np.stack([tokens.valid_BL.numpy() for tokens in taken.inputs])  # noqa: N806
+    is_left_SB = (left_SBL == valid_SBL).all(axis=2)  # noqa: N806
+    assert (is_left_SB | ~left_SBL.any(axis=2)).all(), "whole, or gone: nothing becomes valid"
+    np.testing.assert_array_equal(left_SBL.any(axis=(0, 2)), valid_SBL.any(axis=(0, 2)))
+    if not probability:
+        np.testing.assert_array_equal(left_SBL, valid_SBL)
+    for before, after in zip(made.inputs, taken.inputs, strict=True):
+        assert torch.equal(before.values_BLD, after.values_BLD)
+    assert taken.target is made.target
+
+
+def test_streams_are_taken_independently_of_each_other_and_of_other_clips() -> None:
+    made = streams(np.ones((3, 4000, 1), bool))
+    taken = augment.without_streams(made, 0.3, np.random.default_rng(0))
+    gone_SB = np.stack([~tokens.valid_BL.numpy()[:, 0] for tokens in taken.inputs])  # noqa: N806
+    # All three would go together in 0.3^3; those clips keep all.
+    np.testing.assert_allclose(gone_SB.mean(axis=1), 0.3 - 0.3**3, atol=0.03)
+    np.testing.assert_allclose((gone_SB.sum(axis=0) == 2).mean(), 3 * 0.3**2 * 0.7, atol=0.03)
 
 
 def test_statistics_count_each_training_sample_once(data: Path) -> None:

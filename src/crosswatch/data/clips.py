@@ -5,6 +5,7 @@ collections of recordings it is a recording.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -97,8 +98,11 @@ def _cut(
         # A recording is in one block or in none; its last instant counts.
         whole = block[0] - TIMING_S <= segment[0] and segment[1] <= block[1] + TIMING_S
         return [(segment[0], segment[1] + TIMING_S)] if whole else []
-    count = int(np.floor((stop_s - start_s - length_s) / step_s + 1e-9)) + 1
-    return [(start_s + n * step_s, start_s + n * step_s + length_s) for n in range(max(count, 0))]
+    count = max(int(np.floor((stop_s - start_s - length_s) / step_s + 1e-9)) + 1, 0)
+    begin_s = [start_s + n * step_s for n in range(count + 1)]
+    if step_s == length_s:  # end to end: to the last bit
+        return list(itertools.pairwise(begin_s))
+    return [(begun_s, begun_s + length_s) for begun_s in begin_s[:count]]
 
 
 def _events_in(
@@ -108,20 +112,27 @@ def _events_in(
     stop_s: npt.NDArray[np.float64],
     clips: ClipsConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    def inside_s(onset_s: float, offset_s: float) -> npt.NDArray[np.float64]:
+        return np.maximum(np.minimum(stop_s, offset_s) - np.maximum(start_s, onset_s), 0.0)
+
     lasts_NK = np.zeros((len(start_s), len(classes)))
     occurs_NK = np.zeros((len(start_s), len(classes)), bool)
-    for event in batch.events:
+    filled_s = np.zeros(len(start_s))
+    until_s = np.full(len(classes), -np.inf)  # of each class counted so far: what overlaps is once
+    for event in sorted(batch.events, key=lambda event: event.onset_s):
         if event.class_name not in classes:
             raise UserError(
                 f"batch {batch.id}: has an event of class {event.class_name!r}; known are "
                 f"{', '.join(classes)}. Add it to ingest.classes."
             )
         k = classes.index(event.class_name)
-        inside_s = np.minimum(stop_s, event.offset_s) - np.maximum(start_s, event.onset_s)
-        inside_s = np.maximum(inside_s, 0.0)
+        whole_s = inside_s(event.onset_s, event.offset_s)
         least_s = min(clips.least_event_s, event.offset_s - event.onset_s)
-        lasts_NK[:, k] += inside_s
-        occurs_NK[:, k] |= (inside_s >= least_s - TIMING_S) & (inside_s > 0)
+        occurs_NK[:, k] |= (whole_s >= least_s - TIMING_S) & (whole_s > 0)
+        lasts_NK[:, k] += inside_s(max(event.onset_s, until_s[k]), event.offset_s)
+        if k:
+            filled_s += inside_s(max(event.onset_s, until_s[1:].max()), event.offset_s)
+        until_s[k] = max(until_s[k], event.offset_s)
     occurs_NK[:, 0] = ~occurs_NK[:, 1:].any(axis=1)
-    lasts_NK[:, 0] = np.maximum(stop_s - start_s - lasts_NK[:, 1:].sum(axis=1), 0.0)
+    lasts_NK[:, 0] = np.maximum(stop_s - start_s - filled_s, 0.0)
     return lasts_NK, occurs_NK

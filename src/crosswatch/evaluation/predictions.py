@@ -14,6 +14,7 @@ from crosswatch.models.tokens import BINARY
 from crosswatch.records import TimeRange
 
 Floats = npt.NDArray[np.float64]
+ROUNDING_S = 1e-5  # of times in ranges, which are written with six decimals
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,13 +95,24 @@ class Predictions:
         digest = self.rows["batch"].map(digests)
         keep = np.ones(len(self), bool)
         for span in ranges:
-            at = self.rows["end_s"]
-            inside = (digest == span.batch_digest) & (at >= span.start_s) & (at < span.stop_s)
+            inside = (digest == span.batch_digest) & self._touches(span)
             keep &= ~inside.to_numpy()
         return self.take(np.flatnonzero(keep))
 
+    def _touches(self, span: TimeRange) -> "pd.Series[bool]":
+        """Rows whose instant lies in the range; of clips, and frames of clips, those whose clip
+        reaches into it by more than rounding."""
+        end_s = self.rows["end_s"]
+        if "start_s" not in self.rows:
+            return (end_s >= span.start_s) & (end_s < span.stop_s)
+        start_s = self.rows["start_s"]
+        begins = (start_s >= span.start_s - ROUNDING_S) & (start_s < span.stop_s - ROUNDING_S)
+        reaches = (start_s < span.start_s) & (end_s > span.start_s + ROUNDING_S)
+        return begins | reaches
+
     def pooled(self, pool: Literal["window", "segment"]) -> "Predictions":
-        """As it is, or one row a recording: the mean of its windows' probabilities."""
+        """As it is, or one row a recording: the mean of its windows' probabilities, and abnormal
+        if any window is, of the class that most of these have."""
         if pool == "window":
             return self
         keys = self.rows.groupby(["batch", "segment"], sort=True).indices
@@ -109,11 +121,18 @@ class Predictions:
         def mean(values: Floats) -> Floats:
             return np.stack([values[rows].mean(0) for rows in groups])
 
+        label = self.rows["label"].to_numpy()
+        last = self.rows.iloc[[rows[-1] for rows in groups]].reset_index(drop=True)
         return Predictions(
-            rows=self.rows.iloc[[rows[-1] for rows in groups]].reset_index(drop=True),
+            rows=last.assign(label=[_label_of(label[rows]) for rows in groups]),
             probability_NK=mean(self.probability_NK),
             branches={name: mean(values) for name, values in self.branches.items()},
         )
+
+
+def _label_of(label_N: npt.NDArray[np.int64]) -> int:
+    abnormal = label_N[label_N > 0]
+    return int(np.bincount(abnormal).argmax()) if len(abnormal) else 0
 
 
 def together(parts: Sequence[Predictions]) -> Predictions:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import pandas as pd
 
 from crosswatch.annotation.labels import BatchLabels
 from crosswatch.data.batches import Batch, BatchSet
-from crosswatch.data.windows import nearest
+from crosswatch.data.clips import TIMING_S
 from crosswatch.errors import UserError
 from crosswatch.evaluation.predictions import Floats, Predictions, together
 from crosswatch.evaluation.segmentation import pixel_confusion
@@ -32,12 +32,14 @@ def score_block(
     sources: Sources,
     *,
     block: Block = "evaluation",
+    pool: Literal["window", "segment"] = "window",
     progress: Progress = lambda done, total: None,
     explained: Callable[[pd.DataFrame, Any], None] = lambda rows, scores: None,
 ) -> Predictions:
     """Every window or clip of a block, as long as the detector wants them.
 
-    `explained` hears the rows of each mini-batch of clips and the model's scores of them.
+    A model of moments gives a row a frame; where decisions are about whole recordings
+    (`pool="segment"`), a row a clip as it judges clips itself. `explained` hears the rows of each mini-batch of clips and the model's scores of them.
 
     Raises:
         UserError: the detector was made for other classes, frame sizes or features, or finds
@@ -49,7 +51,7 @@ def score_block(
         return _score_windows(detector, examples, block, progress)
     refuse_empty(examples, block)
     score: Callable[[pd.DataFrame, Any], Predictions] = _decisions
-    if detector.facts.model.task == "moments":
+    if detector.facts.model.task == "moments" and pool == "window":
         score = functools.partial(_moments, examples, sources.labels)
     table, parts = examples.table(), []
     for rows in _chunks(len(examples)):
@@ -154,10 +156,10 @@ def _frames(
 
 
 def _token_of(times_s: Floats, spans_s: Floats) -> npt.NDArray[np.int64]:
-    """The token next to each instant (N,); 0, which is padding, where there is none."""
-    if len(spans_s) < 2:
-        return np.zeros(len(times_s), np.int64)
-    return nearest(spans_s.mean(axis=1), times_s)
+    """The token that began last by each instant (N,), the first before it; without tokens 0, which
+    is padding. An instant where one ends and the next begins belongs to the next."""
+    found = np.searchsorted(spans_s[:, 0], times_s + TIMING_S, side="right") - 1
+    return np.asarray(np.clip(found, 0, None), np.int64)
 
 
 def _array(values: Any) -> Floats:

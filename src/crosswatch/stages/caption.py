@@ -53,7 +53,7 @@ def caption(
         total = int(draft.counts.get("captions", 0))
         if not total:
             _warn(draft, f"caption.source={caption.source} found nothing to say of any batch")
-        if caption.shuffle_seed is not None:
+        if caption.shuffle_seed is not None and total:
             _shuffle(draft, caption.shuffle_seed)
         progress.outcome(f"{total} captions by {caption.source}")
 
@@ -123,13 +123,9 @@ def _shuffle(draft: artifacts.Draft, seed: int) -> None:
         (draft / name).unlink()  # it may be another name of a kept file, which has to stay
         draft.verified.pop(name, None)
         write_captions(draft / name, of_batch)
-    if sum(map(len, captions.values())) == 1:
-        _warn(draft, "caption.shuffle_seed: there is one caption, which no other can stand in for")
-    else:
-        _warn(
-            draft, f"captions are shuffled (caption.shuffle_seed={seed}): a control, each row has "
-            "the sentence of another"
-        )  # fmt: skip
+    alone = sum(map(len, captions.values())) == 1
+    told = "the only one keeps its sentence" if alone else "each row has another row's sentence"
+    _warn(draft, f"captions are shuffled (caption.shuffle_seed={seed}), as a control: {told}")
 
 
 def _warn(draft: artifacts.Draft, text: str) -> None:

@@ -47,7 +47,7 @@ def evaluate(
     settings = {"evaluate": config.plain(evaluate)}
     with artifacts.create(out, kind=EVALUATION, config=settings, parents=parents) as draft:
         predictions = score_block(
-            detector, sources, progress=progress.Meter(UNITS[detector.facts.model.task]),
+            detector, sources, pool=evaluate.pool, progress=progress.Meter(UNITS[detector.facts.model.task]),
             explained=told.hear,
         )  # fmt: skip
         predictions.save(draft / PREDICTIONS)

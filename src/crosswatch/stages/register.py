@@ -162,7 +162,9 @@ class _Rivalry:
         if kept.exists():
             return Predictions.load(kept)
         meter = progress.Meter(f"champion (version {champion.version}): window")
-        predictions = score_block(detector, self.sources, progress=meter)
+        predictions = score_block(
+            detector, self.sources, pool=self.gate.evaluate.pool, progress=meter
+        )
         predictions.save(kept)
         return predictions
 

@@ -144,7 +144,10 @@ def _threshold(
     module.load_state_dict(fitted.weights)
     detector = Detector(facts=facts, module=module.eval().to(usual_device()), seen=())
     predictions = score_block(detector, sources, block="validation")
-    return best_threshold(predictions.rows["label"].to_numpy() > 0, predictions.anomaly_N)
+    rows = predictions.rows
+    if (rows.groupby(["batch", "start_s"])["label"].nunique() < 2).all():
+        return None  # whole clips were labelled: nobody told which of their frames
+    return best_threshold(rows["label"].to_numpy() > 0, predictions.anomaly_N)
 
 
 def _write(

@@ -35,11 +35,12 @@ def make_features(
     version: str = "1",
     missing: Sequence[tuple[str, str]] = (),
     crops: int = 0,
+    silent: bool = False,
 ) -> Path:
     """Write them for every batch of a set.
 
-    `missing` names (batch, modality) that there are not. With `crops` each row is so many; crop n
-    is n higher, and crop 0 is not valid.
+    `missing` names (batch, modality) that there are not. With `crops` each row of what is none of
+    MODALITIES is so many; crop n is n higher, and crop 0 is not valid. `silent`: no row is valid.
     """
     batch_set = open_set(batches)
     parents = {"batches": batch_set.digest}
@@ -49,7 +50,9 @@ def make_features(
                 if (batch.id, name) in missing:
                     continue
                 found = telling(batch, every_s=0.5 * (1 + number % 2), seed=10 * seed + number)
-                write_feature(draft.path / batch.id, name, _cropped(found, crops))
+                found = found if name in MODALITIES else _cropped(found, crops)
+                found = dataclasses.replace(found, valid=found.valid & (not silent))
+                write_feature(draft.path / batch.id, name, found)
                 identity = Identity(name=name, weights="", preprocessing={}, version=version)
                 facts = {**dataclasses.asdict(identity), "digest": identity.digest}
                 told = {**facts, "modalities": [name]}

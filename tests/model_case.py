@@ -1,7 +1,8 @@
 """What the laws of all models need to know of one: see test_model_laws."""
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +65,31 @@ class ModelCase:
     removable: tuple[int, ...]
     dead: tuple[str, ...] = ()
     tolerance: float = 1e-5
+
+
+def whole(values: torch.Tensor) -> Tokens:
+    return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool))
+
+
+def under_our_names(
+    golden: Mapping[str, torch.Tensor], renames: Sequence[tuple[str, str]]
+) -> dict[str, torch.Tensor]:
+    """The released weights of a golden (`w.NAME`): renamed in the order of `renames`, and what
+    makes queries, keys and values at once in three."""
+    weights = {}
+    for name, tensor in golden.items():
+        if not name.startswith("w."):
+            continue
+        name = name.removeprefix("w.")
+        for theirs, ours in renames:
+            name = name.replace(theirs, ours)
+        if packed := re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name):
+            parts = ("to_query", "to_key", "to_value")
+            thirds = zip(parts, tensor.chunk(3), strict=True)
+            weights |= {f"{packed[1]}.{part}.{packed[2]}": third for part, third in thirds}
+        else:
+            weights[name] = tensor
+    return weights
 
 
 def target_of(count: int, classes: int) -> Target:

@@ -175,6 +175,48 @@ def test_linked_trees_share_their_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "sub" / "x").samefile(tmp_path / "a" / "sub" / "x")
 
 
+def test_a_link_is_copied_where_there_can_be_none_and_never_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    with pytest.raises(FileExistsError):
+        artifacts.link_file(tmp_path / "a", tmp_path / "b")
+
+    def refuse(code: int) -> None:
+        def link(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", link)
+
+    for code in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+        refuse(code)
+        with pytest.raises(FileExistsError):
+            artifacts.link_file(tmp_path / "a", tmp_path / "b")
+        copied = tmp_path / f"copy-{code}"
+        artifacts.link_file(tmp_path / "a", copied)
+        assert copied.read_text() == "new"
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        artifacts.link_file(tmp_path / "a", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    assert (tmp_path / "b").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", ".."])
+@pytest.mark.parametrize("verify", [True, False])
+def test_files_outside_of_an_artifact_are_refused(tmp_path: Path, name: str, verify: bool) -> None:
+    with artifacts.create(tmp_path / "out", kind="thing") as draft:
+        (draft / "a..b/..c").write_text("x")  # these are plain names
+    values = artifacts.read_json(tmp_path / "out" / artifacts.MANIFEST)
+    artifacts.open_artifact(tmp_path / "out", verify=verify)
+    values["files"][name] = values["files"]["a..b/..c"]
+    (tmp_path / "evil").write_text("x")
+    artifacts.write_json(tmp_path / "out" / artifacts.MANIFEST, values)
+    with pytest.raises(UserError, match="which is outside of its folder"):
+        artifacts.open_artifact(tmp_path / "out", verify=verify)
+
+
 def test_no_file_says_nan(tmp_path: Path) -> None:
     value = {"a": math.nan, "b": [1.5, math.inf, {"c": -math.inf}], "d": (None, "NaN")}
     expected = {"a": None, "b": [1.5, None, {"c": None}], "d": [None, "NaN"]}

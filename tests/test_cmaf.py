@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_case import remove, target_of
+from model_case import remove, target_of, under_our_names, whole
 
 from crosswatch.errors import UserError
 from crosswatch.models.cmaf import Cmaf
@@ -44,29 +44,13 @@ def golden() -> dict[str, torch.Tensor]:
 
 
 def released(golden, **options) -> Cmaf:
-    weights = {}
-    for name, tensor in golden.items():
-        if not name.startswith("w."):
-            continue
-        name = name.removeprefix("w.")
-        for theirs, ours in RENAMES:
-            name = name.replace(theirs, ours)
-        if packed := re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name):
-            parts = ("to_query", "to_key", "to_value")
-            thirds = zip(parts, tensor.chunk(3), strict=True)
-            weights |= {f"{packed[1]}.{part}.{packed[2]}": third for part, third in thirds}
-        else:
-            weights[name] = tensor
+    weights = under_our_names(golden, RENAMES)
     config = CmafConfig(hidden=32, token_mode="pooled", **options)
     model = config.build(InputShape(widths=(512, 768)[: len(config.streams)]))
     if not config.use_cmaf:
         weights = {name: found for name, found in weights.items() if name.startswith("score.")}
     model.load_state_dict(weights)
     return model.eval()
-
-
-def whole(values: torch.Tensor) -> Tokens:
-    return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool))
 
 
 def streams(golden) -> tuple[Tokens, Tokens]:

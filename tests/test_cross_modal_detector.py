@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_case import remove, target_of
+from model_case import remove, target_of, under_our_names, whole
 
 from crosswatch.errors import UserError
 from crosswatch.models.cross_modal_detector import PAIRS, CrossModalDetector
@@ -46,26 +46,10 @@ def golden() -> dict[str, torch.Tensor]:
 
 
 def released(golden, **options) -> CrossModalDetector:
-    weights = {}
-    for name, tensor in golden.items():
-        if not name.startswith("w."):
-            continue
-        name = name.removeprefix("w.")
-        for theirs, ours in RENAMES:
-            name = name.replace(theirs, ours)
-        if packed := re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name):
-            parts = ("to_query", "to_key", "to_value")
-            thirds = zip(parts, tensor.chunk(3), strict=True)
-            weights |= {f"{packed[1]}.{part}.{packed[2]}": third for part, third in thirds}
-        else:
-            weights[name] = tensor
+    weights = under_our_names(golden, RENAMES)
     model = CrossModalDetectorConfig(width=64, **options).build(PUBLISHED)
     model.load_state_dict(weights)
     return model.eval()
-
-
-def whole(values: torch.Tensor) -> Tokens:
-    return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool))
 
 
 @pytest.mark.parametrize("token_mode", ["pooled", "sequence"])

@@ -3,22 +3,35 @@
 import dataclasses
 import json
 import shutil
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_clip
+import torch
 from made import deliver_with_events
 from made_features import MODALITIES, WIDTH, make_features
 
 from crosswatch import artifacts, config, experiment, stages
 from crosswatch.errors import UserError
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.scoring import score_block
+from crosswatch.examples import example
+from crosswatch.examples.clips import ClipExamples
 from crosswatch.examples.facts import facts_of
 from crosswatch.examples.opening import Sources, open_examples
-from crosswatch.models.detector import load_detector
+from crosswatch.examples.reading import Floats
+from crosswatch.features.schema import FeatureSet
+from crosswatch.features.weights.finding import digest_of_weights
+from crosswatch.models.detector import load_detector, save_detector
+from crosswatch.models.settings.common import Stream
 from crosswatch.stages.evaluate import EXPLANATIONS, PREDICTIONS
+from crosswatch.tracking import manual
+from crosswatch.tracking.registry import RegistryPlace
+from crosswatch.training import learner
 
 COMMON = (
     "ingest.frame_px=32",
@@ -130,6 +143,8 @@ def test_explanations_stand_beside_scores(
     assert len(told) == len(predictions)
     np.testing.assert_allclose(told["score"], predictions.anomaly_N, atol=1e-6)
     assert told["explanation"].str.startswith("Video shows").all()
+    parents = artifacts.open_artifact(tmp_path / "out").parents
+    assert parents["captions"] == artifacts.open_artifact(tmp_path / "captions").digest
     assert told["gate"].between(0, 1).all()
     assert told["cosine"].between(-1, 1).all()
     assert all(abs(sum(weights) - 1) < 1e-4 for weights in told["text_attention"])
@@ -146,9 +161,12 @@ def test_an_epoch_picked_on_the_evaluation_set_is_branded_and_never_promoted(
     run("register", "cmaf", **places(data), checkpoint=checkpoint,
         evaluation=tmp_path / "evaluation", registry=tmp_path / "registry",
         out=tmp_path / "registration")  # fmt: skip
-    verdict = json.loads((tmp_path / "registration/registration.json").read_text())["verdict"]
-    assert not verdict["promote"]
-    assert "picked on the evaluation set itself" in verdict["reasons"][0]
+    told = json.loads((tmp_path / "registration/registration.json").read_text())
+    assert not told["verdict"]["promote"]
+    assert "picked on the evaluation set itself" in told["verdict"]["reasons"][0]
+    place = RegistryPlace(folder=tmp_path / "registry")
+    with pytest.raises(UserError, match=r"picked on the evaluation set .*--override REASON"):
+        manual.promote(place, told["model"], told["version"], "Production", override=None)
 
 
 def test_a_candidate_meets_the_champion_on_features_and_lineage_names_them(
@@ -189,6 +207,152 @@ def test_a_registered_model_takes_arrays_of_features(
     assert alone.shape == (3, 2)
     np.testing.assert_array_equal(alone, same)
     assert not np.allclose(alone, model.predict(None, {"image": image, "video": image}))
+
+
+READ = {
+    "cmaf": ("model.visual=[motion, image]", "model.most_frames=3", "model.most_words=2"),
+    "caam": ("model.video=[motion, image]", "model.video_tokens=frames", "model.video_frames=4",
+             "model.audio_columns=2", "model.text_words=2"),
+    "cross_modal_detector": ("model.most_tokens=2",),
+    "clipfusion_vad": ("model.visual=[motion, image]", "model.length=4"),
+}  # fmt: skip
+"""Settings under which sequences are joined, cut and pooled."""
+
+
+def untrained(sources: Sources, out: Path, model: str, *settings: str) -> Path:
+    given = resolved(model, *settings)
+    facts = facts_of(sources, given.windows, given.clips, given.model)
+    out.mkdir()
+    torch.manual_seed(0)
+    save_detector(out, facts, facts.build().state_dict())
+    return out
+
+
+def as_extracted(examples: ClipExamples, features: FeatureSet, row: int, stream: Stream) -> Floats:
+    """Rows (L, D) of one clip as the artifact has them, joined at the times of the first."""
+    number, clip, _ = examples.clip_NC[row]
+    batch, table = examples.batch_set.batches[number].id, examples.tables[number]
+    parts = [features.feature(batch, name) for name in stream.modalities]
+    middle_s = parts[0].spans_s.mean(axis=1)
+    middle_s = middle_s[(middle_s >= table.start_s[clip]) & (middle_s < table.stop_s[clip])]
+    found = [part.values[part.rows_at(middle_s, within_s=0.5)] for part in parts]
+    return np.concatenate(found, axis=1)
+
+
+def registered(checkpoint: Path) -> Any:
+    from crosswatch.tracking.scoring_model import ScoringModel
+
+    model = ScoringModel()
+    model.load_context(types.SimpleNamespace(artifacts={"checkpoint": str(checkpoint)}))
+    return model
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_registered_model_gives_the_numbers_of_the_evaluation(
+    data: Path, tmp_path: Path, model: str
+) -> None:
+    sources = Sources.open(**places(data))
+    checkpoint = untrained(sources, tmp_path / "ck", model, *READ[model])
+    detector = load_detector(checkpoint)
+    predictions = score_block(detector, sources, pool="segment")
+    examples = open_examples(sources, detector.facts, "evaluation")
+    given: dict[str, np.ndarray] = {}
+    for stream in detector.facts.streams:
+        clips = [
+            as_extracted(examples, sources.features, row, stream) for row in range(len(examples))
+        ]
+        longest = max(map(len, clips))
+        assert longest > stream.most
+        values = np.full((len(clips), longest + 1, clips[0].shape[1]), 1e3, np.float32)
+        for row, clip in enumerate(clips):
+            values[row, : len(clip)] = clip
+        lengths = np.array([len(clip) for clip in clips])
+        given |= {stream.name: values}
+        given |= {f"{stream.name}_valid": np.arange(longest + 1) < lengths[:, None]}
+    asked = registered(checkpoint).predict(None, given)
+    np.testing.assert_allclose(asked, predictions.probability_NK, atol=1e-5)
+
+
+def test_a_registered_model_refuses_what_it_does_not_know(data: Path, tmp_path: Path) -> None:
+    sources = Sources.open(**places(data))
+    model = registered(untrained(sources, tmp_path / "ck", "cross_modal_detector"))
+    image = np.zeros((2, 3, WIDTH), np.float32)
+    for given, message in (
+        ({"image": image, "vdeio": image}, "the model knows no vdeio; it takes image, image_valid"),
+        ({"image": image[..., 1:]}, r"image is of shape \(2, 3, 11\)"),
+        ({"image": image, "image_valid": np.ones((2, 4))}, r"image_valid of \(2, 4\); expected"),
+        ({"image": image, "audio": image[:1]}, r"streams are of \[1, 2\] clips"),
+        ({}, "streams are of no clips; expected one or more of image"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.predict(None, given)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("cmaf", ("model.visual=[clip, motion]",), r"joins clip\+motion, and a row of clip is sev"),
+        ("cmaf", ("model.text=[hashed, hashed_tokens]",), "a row of hashed_tokens is several"),
+        ("clipfusion_vad", ("model.visual=[hashed_tokens]",), "the model tells moments by rows"),
+    ],
+)
+def test_rows_of_several_vectors_are_neither_joined_nor_moments(
+    data: Path, tmp_path: Path, model: str, settings: tuple[str, ...], message: str
+) -> None:
+    names = (*MODALITIES, "clip", "hashed_tokens")
+    make_features(data / "batches", tmp_path / "several", modalities=names, crops=2)
+    encoders = f"features.encoders=[{', '.join((*MODALITIES, 'clip'))}]"
+    with pytest.raises(UserError, match=message):
+        untrained(
+            Sources.open(data / "batches", data / "labels", tmp_path / "several"),
+            tmp_path / "ck", model, *settings, encoders,
+        )  # fmt: skip
+
+
+def test_clips_of_no_recording_and_of_no_feature_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no whole recording .* split.by=time"):
+        trained(data, tmp_path / "a", "cmaf", "clips.length_s=0")
+    detector = load_detector(untrained(Sources.open(**places(data)), tmp_path / "ck", "cmaf"))
+    make_features(data / "batches", tmp_path / "silent", silent=True)
+    silent = Sources.open(data / "batches", data / "labels", tmp_path / "silent")
+    with pytest.raises(UserError, match=r"none of the \d+ clips of the evaluation blocks has a va"):
+        score_block(detector, silent)
+
+
+def test_fewer_clips_than_workers_are_refused(data: Path, tmp_path: Path) -> None:
+    length = ("clips.length_s=20", "clips.step_s=20", "train.select=last")
+    with pytest.raises(UserError, match=r"hold \d+ windows or clips, fewer than there are workers"):
+        trained(data, tmp_path / "ck", "cmaf", *length, "train.workers=8")
+
+
+def test_clips_are_scored_in_no_more_places_than_memory_holds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, model = Sources.open(**places(data)), "clipfusion_vad"
+    detector = load_detector(untrained(sources, tmp_path / "ck", model))
+    usual = score_block(detector, sources, pool="segment")
+    seen: list[tuple[int, ...]] = []
+    detector.module.register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].valid_BL.shape))
+    )
+    monkeypatch.setattr(example, "PLACES", 20)
+    found = score_block(detector, sources, pool="segment")
+    assert len(seen) > 1
+    assert all(clips * longest <= 20 for clips, longest in seen)
+    np.testing.assert_allclose(found.probability_NK, usual.probability_NK, atol=1e-6)
+    pd.testing.assert_frame_equal(found.rows, usual.rows)
+
+    job = learner.Job(
+        **places(data), checkpoints=tmp_path, facts=detector.facts, train=resolved(model).train
+    )
+    validating = learner.Learner(job, learner.Alone())
+    seen.clear()
+    validating.bare.register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].valid_BL.shape))
+    )
+    assert "validation_auc" in validating._validate()
+    assert sum(clips for clips, _ in seen) == len(validating.validation)
+    assert all(clips * longest <= 20 for clips, longest in seen)
 
 
 def test_features_of_another_encoder_are_refused(
@@ -289,6 +453,8 @@ def test_classes_told_by_clip_train_and_are_judged_without_its_weights(
     )
     model = "clipfusion_vad"
     checkpoint = trained(data, tmp_path / "ck", model, *settings)
+    parents = artifacts.open_artifact(checkpoint).parents
+    assert parents["text_tower"] == digest_of_weights(weights)
     shutil.rmtree(weights)
     run("evaluate", model, **places(data), checkpoint=checkpoint, out=tmp_path / "out")
     assert len(Predictions.load(tmp_path / "out" / PREDICTIONS)) > 100

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.bootstrap import block_bootstrap
+from crosswatch.evaluation.bootstrap import Units, block_bootstrap
 from crosswatch.evaluation.frames import frame_metrics, frame_runs, frame_statistics
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,6 +44,13 @@ def made(draw, weighted=True):
     return label, score, video, weight
 
 
+def equal_error_rate(label, score, sample_weight):
+    alarmed, found, _ = reference.roc_curve(
+        label, score, sample_weight=sample_weight, drop_intermediate=False
+    )
+    return np.interp(0, alarmed + found - 1, alarmed)
+
+
 def plain(label, score, video, weight):
     """By scikit-learn; nan where a class is missing."""
 
@@ -65,6 +72,7 @@ def plain(label, score, video, weight):
     return {
         "auc": ranked(auc, everywhere),
         "ap": ranked(ap, everywhere),
+        "eer": ranked(equal_error_rate, everywhere),
         "ano_auc": ranked(auc, abnormal),
         "ano_ap": ranked(ap, abnormal),
         "within_auc": np.average(within[defined], weights=of_video[defined])
@@ -104,14 +112,17 @@ def test_equal_scikit_learn_under_weights(case):
 @quick
 def test_runs_of_equal_frames_are_the_frames(case, repeats, seed):
     label, score, video, _ = (np.repeat(part, repeats) for part in case)
-    runs = frame_runs(label, score, video)
-    assert len(runs.label_M) <= len(label) // repeats
-    assert runs.frames_M.sum() == len(label)
-    by_video = np.random.default_rng(seed).integers(0, 3, (4, 6)).astype(float)
+    chance = np.random.default_rng(seed)
+    weights = chance.integers(0, 3, (4, 6)).astype(float)
     one_by_one = frame_statistics(label, score, video)
-    for name, of in runs.statistics().items():
-        expected = one_by_one[name](by_video[:, video])
-        assert of(by_video[:, runs.video_M]) == pytest.approx(expected, nan_ok=True), name
+    of_any = chance.integers(0, 6, len(label))
+    for unit in (video, of_any):  # a unit may cut a video, and a run
+        runs = frame_runs(label, score, video, Units(unit_N=unit, count=6))
+        assert runs.frames_M.sum() == len(label)
+        assert unit is of_any or len(runs.label_M) <= len(label) // repeats
+        for name, of in runs.statistics().items():
+            expected = one_by_one[name](weights[:, unit])
+            assert of(weights) == pytest.approx(expected, nan_ok=True), name
 
 
 @given(made(weighted=False), st.randoms())
@@ -145,7 +156,7 @@ def test_normal_videos_count_in_the_auc_but_not_in_the_others():
 def test_without_an_abnormal_frame_all_is_nan():
     metrics = frame_metrics([0, 0, 0], [0.1, 0.2, 0.3], [1, 1, 2])
     assert np.isnan(list(metrics.values())).all()
-    assert list(metrics) == ["auc", "ap", "ano_auc", "ano_ap", "within_auc"]
+    assert list(metrics) == ["auc", "ap", "eer", "ano_auc", "ano_ap", "within_auc"]
 
 
 def test_videos_are_the_units_of_an_interval():
@@ -153,9 +164,9 @@ def test_videos_are_the_units_of_an_interval():
     video = np.repeat(np.arange(30), 160)
     label = np.repeat(chance.random(300) < 0.3, 16) & (video < 20)
     score = np.repeat(chance.random(300), 16) + 0.3 * label
-    runs, frames = frame_runs(label, score, video), frame_statistics(label, score, video)
-    for name, of in runs.statistics().items():
-        interval = block_bootstrap(runs.video_M, of, samples=100)
+    units, frames = Units.named(video), frame_statistics(label, score, video)
+    for name, of in frame_statistics(label, score, video, units=units).items():
+        interval = block_bootstrap(np.arange(units.count), of, samples=100)
         assert interval.low < interval.estimate < interval.high
         same = block_bootstrap(video, frames[name], samples=100)
         assert (interval.low, interval.high) == pytest.approx((same.low, same.high))

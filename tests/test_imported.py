@@ -1,6 +1,7 @@
 """Published feature sets go through the stages: from an import to a batch set, labels, captions
 and features, without a picture."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -544,6 +545,29 @@ def test_other_batches_bring_neither_features_nor_captions(xd: Path, tmp_path: P
         extract(tmp_path, VADCLIP)
     with pytest.raises(UserError, match=f"caption.source {words}"):
         call("caption", MSRVTT, batches=tmp_path / "batches", out=tmp_path / "captions")
+
+
+@pytest.mark.parametrize(
+    ("listed", "modality", "words"),
+    [
+        ("v1/../../evil.npy", "clip", "lists 'v1/../../evil.npy', which is outside of its folder"),
+        ("/evil.npy", "clip", "lists '/evil.npy', which is outside"),
+        ("v/deep/evil.npy", "clip", "'v/deep/evil.npy' is no file of a batch. Import it again"),
+        ("v/clip.npy", "../../evil", "'../../evil' is no name of a modality. Import it again"),
+    ],
+)
+def test_an_import_names_nothing_outside_of_its_batches(
+    tmp_path: Path, listed: str, modality: str, words: str
+) -> None:
+    folder = by_hand(tmp_path / "hand", RECORD)
+    artifacts.write_json(folder / "features.json", {"batches": ["v"], "modalities": {modality: {}}})
+    manifest = artifacts.read_json(folder / artifacts.MANIFEST)
+    index = (folder / "features.json").read_bytes()
+    entry = {"bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()}
+    manifest["files"] |= {"features.json": entry, listed: manifest["files"]["v/clip.npy"]}
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    with pytest.raises(UserError, match=re.escape(words)):
+        found(tmp_path)
 
 
 def test_both_sides_call_the_files_of_an_import_the_same() -> None:

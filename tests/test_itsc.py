@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_adapters import REAL_ITSC, motor_file
 
-from crosswatch import crossvalidate
+from crosswatch import artifacts, crossvalidate
 
 SMALL = (
     "windows.per_second=5",
@@ -69,4 +69,4 @@ def test_a_metric_that_a_fold_leaves_undefined_is_no_number() -> None:
     assert mean == {"auc": pytest.approx(0.6), "ap": None}
     assert [crossvalidate._number(value) for value in mean.values()] == ["0.6000", "undefined"]
     assert crossvalidate._over_folds(folds, np.std, least=3) == {"auc": None, "ap": None}
-    assert crossvalidate._defined(float("nan")) is None
+    assert artifacts.finite({"low": float("nan")}) == {"low": None}

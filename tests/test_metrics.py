@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.bootstrap import block_bootstrap, paired_difference
+from crosswatch.evaluation.bootstrap import Units, block_bootstrap, paired_difference
 from crosswatch.evaluation.classification import (
     classification_metrics,
     classification_statistics,
@@ -167,6 +167,20 @@ def test_weights_repeat_instants(classes, seed):
     for name, of in classification_statistics(labels, probability).items():
         ours = of(weights[None].astype(float))
         assert ours == pytest.approx([expected[name]], nan_ok=True), name
+
+
+@given(st.integers(2, 7), st.integers(0, 1000))
+@quick
+def test_weights_of_units_are_those_of_their_instants(classes, seed):
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, classes, 30)
+    probability = chance.integers(0, 4, (30, classes)) / 4
+    units = Units.named(chance.integers(0, 9, 30))
+    weights = chance.integers(0, 3, (5, units.count)).astype(float)
+    one_by_one = classification_statistics(labels, probability)
+    for name, of in classification_statistics(labels, probability, units=units).items():
+        expected = one_by_one[name](weights[:, units.unit_N])
+        assert of(weights) == pytest.approx(expected, nan_ok=True), name
 
 
 def test_top5_goes_by_rank_and_of_equal_chances_the_first_class_comes_first():

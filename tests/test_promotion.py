@@ -6,16 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from crosswatch import config, experiment
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig, compare
+from crosswatch.evaluation.measure import EvaluateConfig, compare, statistics_of
 from crosswatch.evaluation.predictions import Predictions
 from crosswatch.records import TimeRange
+from crosswatch.stages.train import SELECTED_BY as SELECTED
 from crosswatch.tracking import manual
 from crosswatch.tracking.history import History
+from crosswatch.tracking.lineage import SELECTED_BY
 from crosswatch.tracking.promotion import GATE, Gate, judge, unjudged, weigh
 from crosswatch.tracking.registry import CHAMPION, ModelRegistry, RegistryPlace
+from crosswatch.training.learner import validation_metrics
+from crosswatch.training.loop import Predicted
 
 GATE_F1 = Gate(primary="f1", min_gain=0.0, evaluate=EvaluateConfig(block_s=5.0, samples=200))
 SET = "e" * 64
@@ -190,6 +195,26 @@ def test_versions_scored_on_different_sets_are_not_compared(place: RegistryPlace
     assert champion(place) == "1"
 
 
+def test_an_epoch_picked_on_the_evaluation_set_needs_a_reason(place: RegistryPlace) -> None:
+    models = ModelRegistry(place)
+    number = models.client.create_model_version("m", source="file:///nowhere/best").version
+    models.tag("m", number, {
+        GATE: config.to_json(GATE_F1), "checkpoint_digest": "checkpoint-best",
+        "evaluation_set_digest": SET, "evaluation_set_version": 1, "labels_digest": "l",
+        SELECTED_BY: SELECTED["test"].format(metric="auc"),
+    })  # fmt: skip
+    predictions(1.0).save(place.predictions(SET, "l", "checkpoint-best"))
+    before = champion(place)
+    with pytest.raises(UserError, match=r"is not promoted: its epoch was picked .*--override REA"):
+        manual.promote(place, "m", number, "Production", override=None)
+    assert champion(place) == before
+    manual.promote(place, "m", number, "Staging", override=None)
+    manual.promote(place, "m", number, "Production", override="a comparison with the paper")
+    assert champion(place) == str(number)
+    assert place.history.entries("m")[-1]["override"] == "a comparison with the paper"
+    manual.promote(place, "m", number, "Archived", override=None)
+
+
 def test_an_undefined_metric_is_never_promoted_and_never_defends_itself() -> None:
     found, nothing = predictions(0.8), predictions(0.8)
     nothing.rows["label"] = 0
@@ -230,6 +255,15 @@ def test_instants_that_trained_the_champion_are_left_out() -> None:
         (["ingest.frame_px=72"], r"ingest.frame_px: 72 is no positive multiple of 16"),
         (["model.class_head=false"], r"model.class_head is false; selection and the gate need it"),
         (["model.pixel_head=false", "register.primary=miou"], "register.primary is miou"),
+        (
+            ["evaluate.has_normal=false"],
+            r"register.primary is f1, .* 2 classes, none of them normal",
+        ),
+        (["evaluate.has_normal=false", "register.primary=auc"], "register.primary is auc, which"),
+        (
+            ["evaluate.has_normal=false", "register.primary=macro_f1", "train.metric=macro_f1"],
+            "train.metric is macro_f1, which is not defined for 2 classes and",
+        ),
     ],
 )
 def test_what_the_gate_could_not_judge_is_refused_before_anything_runs(
@@ -237,3 +271,20 @@ def test_what_the_gate_could_not_judge_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UserError, match=message):
         experiment.resolve("fmformer-furnace", experiment.over(None, settings))
+
+
+@pytest.mark.parametrize("metric", ["f1", "auc"])
+def test_validation_knows_normal_though_the_evaluation_does_not(metric: str) -> None:
+    """As learner.validation_metrics and measure.statistics_of compute them."""
+    settings = ("evaluate.has_normal=false", "register.primary=macro_f1", f"train.metric={metric}")
+    found = experiment.resolve("fmformer-furnace", experiment.over(None, settings))
+    made = predictions(0.9)
+    assert found.register.primary in statistics_of(made, found.evaluate)
+    chances = torch.from_numpy(made.probability_NK)
+    part = Predicted(
+        label_N=torch.tensor(made.rows["label"].to_numpy()),
+        probability_NK=chances,
+        anomaly_N=None,
+        loss=0.0,
+    )
+    assert metric in validation_metrics([part])

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from deliveries import Scene, deliver
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -25,7 +26,12 @@ from crosswatch.errors import UserError
 from crosswatch.examples.example import Example
 from crosswatch.examples.facts import facts_of
 from crosswatch.examples.opening import Sources
-from crosswatch.models.detector import SignalStatistics, load_detector, statistics_of
+from crosswatch.models.detector import (
+    SignalStatistics,
+    load_detector,
+    selected_on_evaluation,
+    statistics_of,
+)
 from crosswatch.models.fmformer import Scores
 from crosswatch.models.tokens import Target, Tokens
 from crosswatch.training import augment, checkpoint, distributed, learner
@@ -239,9 +245,9 @@ def streams(valid_SBL: np.ndarray) -> Example:  # noqa: N803
         Tokens(torch.randn(*valid_BL.shape, 2, generator=generator), torch.from_numpy(valid_BL))
         for valid_BL in valid_SBL
     )
-    label_B = torch.zeros(valid_SBL.shape[1], dtype=torch.long)
-    classes_BK = torch.nn.functional.one_hot(label_B, 2).float()
-    return Example(inputs=inputs, target=Target(label_B, classes_BK))
+    labels = torch.zeros(valid_SBL.shape[1], dtype=torch.long)
+    classes = torch.nn.functional.one_hot(labels, 2).float()
+    return Example(inputs=inputs, target=Target(labels, classes))
 
 
 @given(
@@ -421,3 +427,40 @@ def test_selecting_the_best_epoch_needs_validation_windows(data: Path, tmp_path:
     paths = {"batches": tmp_path / "batches", "labels": tmp_path / "labels"}
     with pytest.raises(UserError, match=r"picks the epoch by validation windows.*select=last"):
         run("train", *settings, **paths, out=tmp_path / "out", checkpoints=None)
+
+
+def test_selecting_on_the_evaluation_set_needs_windows_there(tmp_path: Path) -> None:
+    settings = ("split.by=batch", "split.evaluation=[short]")
+    deliver_with_events(tmp_path / "arrivals", name="batch-1")
+    deliver(tmp_path / "arrivals", name="short", scene=Scene(seconds=45.0))
+    run("ingest", *settings, arrivals=tmp_path / "arrivals", out=tmp_path / "batches", known=None)
+    run("refine", *settings, batches=tmp_path / "batches", out=tmp_path / "labels")
+    paths = {"batches": tmp_path / "batches", "labels": tmp_path / "labels"}
+    with pytest.raises(UserError, match=r"windows or clips of the evaluation set.*select=last"):
+        run("train", *settings, "windows.signal_s=50", "train.select=test", **paths,
+            out=tmp_path / "out", checkpoints=None)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        ("best", "last epoch (auc is undefined on validation)"),
+        ("test", "last epoch (auc of the evaluation set itself is undefined)"),
+        ("last", "last epoch"),
+    ],
+)
+def test_an_epoch_is_not_said_to_be_picked_by_what_is_undefined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], select: str, told: str
+) -> None:
+    """No batch has an event: auc is undefined everywhere."""
+    deliver(tmp_path / "arrivals", name="batch-1", scene=Scene(seconds=90.0))
+    run("ingest", arrivals=tmp_path / "arrivals", out=tmp_path / "batches", known=None)
+    run("refine", batches=tmp_path / "batches", out=tmp_path / "labels")
+    paths = {"batches": tmp_path / "batches", "labels": tmp_path / "labels"}
+    run("train", f"train.select={select}", "train.metric=auc", "train.epochs=1", **paths,
+        out=tmp_path / "out", checkpoints=None)  # fmt: skip
+    detector = load_detector(tmp_path / "out")
+    assert detector.selected_by == told
+    assert selected_on_evaluation(detector.selected_by) == (select == "test")
+    warnings = artifacts.open_artifact(tmp_path / "out").warnings
+    assert warnings == (() if select == "last" else (f"the epoch is the {told}",))

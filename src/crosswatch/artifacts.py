@@ -30,6 +30,7 @@ from crosswatch.errors import UserError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LINK_HERE = (*NO_LINKS, errno.EXDEV, errno.EMLINK)  # another disk, or no more names of one file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
     """Read an artifact's manifest and hold every file against its size and hash.
 
     Raises:
-        UserError: there is no artifact, it is of another kind or of a newer schema, or a file was
-            changed or lost.
+        UserError: there is no artifact, it is of another kind or of a newer schema, lists files
+            outside of its folder, or a file was changed or lost.
     """
     try:
         values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -121,6 +122,12 @@ def open_artifact(path: Path, *, kind: str | None = None, verify: bool = True) -
     manifest = _understood(values, str(path / MANIFEST))
     if kind is not None and manifest.kind != kind:
         raise UserError(f"{path}: is a {manifest.kind} artifact; a {kind} artifact is needed here.")
+    for name in manifest.files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise UserError(
+                f"{path / MANIFEST}: lists {name[:100]!r}, which is outside of its folder; only "
+                "names inside are allowed. Take the artifact from whom you trust, or make it again."
+            )
     if verify:
         for name, entry in manifest.files.items():
             _verify_file(path, name, entry)
@@ -211,10 +218,17 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system cannot link."""
+    """A second name for a file, or a copy where the file system cannot link.
+
+    Raises:
+        FileExistsError: there is a file of that name; it stays as it is.
+    """
     try:
         os.link(source, target)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_LINK_HERE:
+            raise
+        target.touch(exist_ok=False)
         shutil.copy2(source, target)
 
 
@@ -266,6 +280,17 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
 @functools.cache
 def code_version(package: str = ".") -> str:
     """The release and a hash of the (sub-)package's sources, so that an edit counts as a change."""
@@ -300,18 +325,7 @@ def _host() -> str:
 
 
 def _as_json(value: Any) -> str:
-    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not know."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def _create_without_link(path: Path, text: str) -> bool:

@@ -202,7 +202,9 @@ def run(
 
 @click.command(
     cls=Configured,
-    epilog="\b\nExample:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json",
+    epilog="\b\nExamples:\n  crosswatch crossvalidate --recipe itsc --batches DIR --json\n"
+    "  crosswatch crossvalidate --recipe fight-caam --batches DIR --out STUDY "
+    "--set crossvalidate.folds=5 --set crossvalidate.seeds=3",
 )
 @click.option("--batches", type=_path(), required=True, metavar="SRC", help="Deliveries.")
 @click.option("--out", type=_path(), metavar="DIR", help="Keep every fold's artifacts here.")
@@ -216,7 +218,8 @@ def crossvalidate(
     show_config: bool,
     as_json: bool,
 ) -> None:
-    """Let each batch evaluate once while the others train; registers nothing."""
+    """Let each batch, or each of crossvalidate.folds folds of batches, evaluate once while the
+    others train; registers nothing. With --out a study that was cut off goes on."""
     from crosswatch import config, experiment
     from crosswatch.crossvalidate import crossvalidate_here
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import sys
 import tempfile
 import time
@@ -84,10 +83,9 @@ def crossvalidate(
         "metrics": _over_folds(of_folds, np.mean, least=1),
         "deviation": _over_folds(of_folds, lambda values: np.std(values, ddof=1), least=2),
         "seed_deviation": _over_folds(of_seeds, lambda values: np.std(values, ddof=1), least=2),
-        "intervals": {
-            name: {key: _defined(value) for key, value in dataclasses.asdict(i).items()}
-            for name, i in measured.items()
-        },
+        "intervals": artifacts.finite(
+            {name: dataclasses.asdict(i) for name, i in measured.items()}
+        ),
         "quarantined": study.quarantined,
         "config": config.plain(experiment),
     }
@@ -152,11 +150,6 @@ def _over_folds(
         defined = [value for value in values if value is not None]
         found[name] = float(of(defined)) if len(defined) >= least else None
     return found
-
-
-def _defined(value: float) -> float | None:
-    """None for an undefined number: JSON has no NaN."""
-    return None if math.isnan(value) else value
 
 
 def _number(value: float | None) -> str:

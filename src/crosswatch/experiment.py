@@ -92,18 +92,21 @@ class Experiment:
                     )
 
     def _refuse_undefined(self, key: str, metric: str) -> None:
-        known = {"accuracy", "balanced_accuracy"}
-        known |= {"f1"} if len(self.ingest.classes) == 2 else {"macro_f1"}
-        known |= {"auc", "ap"} if self.evaluate.has_normal else set()
+        known, classes = {"accuracy", "balanced_accuracy"}, len(self.ingest.classes)
+        # Validation takes the first class for normal whatever evaluate.has_normal says.
+        has_normal = key == "train.metric" or self.evaluate.has_normal
+        known |= {"f1"} if classes == 2 and has_normal else {"macro_f1"}
+        known |= {"auc", "ap"} if has_normal else set()
         if self.model.task == "moments":
             known |= {"auc2", "ap2"}
         if isinstance(self.model, FmFormerConfig) and self.model.pixel_head:
             known |= {"miou"} if key == "register.primary" else set()
             known -= {"miou"} if self.evaluate.pool == "segment" else set()
         if metric not in known:
+            none = "" if has_normal else ", none of them normal (evaluate.has_normal=false),"
             raise UserError(
-                f"{key} is {metric}, which is not defined for {len(self.ingest.classes)} classes "
-                f"and these heads; allowed: {', '.join(sorted(known))}"
+                f"{key} is {metric}, which is not defined for {classes} classes{none} and these "
+                f"heads; allowed: {', '.join(sorted(known))}"
             )
 
 

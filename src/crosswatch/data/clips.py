@@ -113,7 +113,8 @@ def _events_in(
     clips: ClipsConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     def inside_s(onset_s: float, offset_s: float) -> npt.NDArray[np.float64]:
-        return np.maximum(np.minimum(stop_s, offset_s) - np.maximum(start_s, onset_s), 0.0)
+        found: npt.NDArray[np.float64] = np.minimum(stop_s, offset_s) - np.maximum(start_s, onset_s)
+        return np.maximum(found, 0.0)
 
     lasts_NK = np.zeros((len(start_s), len(classes)))
     occurs_NK = np.zeros((len(start_s), len(classes)), bool)

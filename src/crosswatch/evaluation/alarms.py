@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.bootstrap import FloatArray, Statistic, estimate
+from crosswatch.evaluation.bootstrap import FloatArray, Statistic
 from crosswatch.evaluation.classification import ratio
 from crosswatch.evaluation.timeline import HOLE_STEPS, SLACK_S, Series, refuse_not_finite
 
@@ -31,52 +31,6 @@ Events = Mapping[str, Sequence[tuple[float, float]]]
 
 MERGE_S = 2.0  # nobody tells two alarms apart that are closer
 LEAST_S = 0.0  # one instant is enough
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlarmMetrics:
-    """nan where nothing is there to count on.
-
-    Attributes:
-        threshold: an instant with this score or more alarms.
-        false_alarms_per_hour: by `watched_h`.
-        detection_delay_s: the median over the detected events.
-        detected_share: of `events`.
-        events: true events with at least one instant.
-        watched_h: hours of normal time watched.
-    """
-
-    threshold: float
-    false_alarms_per_hour: float
-    detection_delay_s: float
-    detected_share: float
-    events: int
-    watched_h: float
-
-
-def alarm_metrics(
-    recording_N: ArrayLike,
-    time_s_N: ArrayLike,
-    score_N: ArrayLike,
-    events: Events,
-    *,
-    threshold: float,
-    merge_s: float = MERGE_S,
-    least_s: float = LEAST_S,
-) -> AlarmMetrics:
-    """The measures of the data as they are.
-
-    Raises:
-        UserError: arrays, times or events that do not fit.
-    """
-    counts = _counts(recording_N, time_s_N, score_N, events, threshold, merge_s, least_s)
-    values = {name: estimate(of, counts.instants) for name, of in counts.statistics().items()}
-    return AlarmMetrics(
-        threshold=threshold,
-        events=len(counts.event_E),
-        watched_h=float(counts.normal_h_N.sum()),
-        **values,
-    )
 
 
 def alarm_statistics(
@@ -89,10 +43,14 @@ def alarm_statistics(
     merge_s: float = MERGE_S,
     least_s: float = LEAST_S,
 ) -> dict[str, Statistic]:
-    """false_alarms_per_hour, detection_delay_s and detected_share as functions of weights.
+    """false_alarms_per_hour (of normal time watched), detection_delay_s (the median over detected
+    events) and detected_share as functions of weights; nan where nothing is there to count on.
 
     An alarm or event counts as often as its first instant was drawn, so that `block_bootstrap`
     may take recordings or blocks of time as units.
+
+    Raises:
+        UserError: arrays, times or events that do not fit.
     """
     return _counts(recording_N, time_s_N, score_N, events, threshold, merge_s, least_s).statistics()
 

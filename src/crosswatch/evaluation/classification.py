@@ -5,7 +5,9 @@ abnormal. The decision is the most probable class. What has an empty denominator
 is added to hide it. Every statistic takes weights, so that a bootstrap evaluates its resamples at
 once.
 
-Shape letters: N instants, K classes (true first, then decided), R resamples, G groups of one score.
+Shape letters: N instants, U units, K classes (true first, then decided), R resamples, A
+abnormal and B normal instants, G groups of one score, H those that hold an abnormal instant, C
+cells or corners.
 """
 
 from __future__ import annotations
@@ -16,21 +18,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.bootstrap import FloatArray, Statistic, estimate
+from crosswatch.evaluation.bootstrap import FloatArray, Statistic, Units, estimate
 
 
 def classification_metrics(
     labels_N: ArrayLike, probability_NK: ArrayLike, *, has_normal: bool = True
 ) -> dict[str, float]:
     """Each measure of `classification_statistics` of the data as they are."""
-    statistics = classification_statistics(labels_N, probability_NK, has_normal=has_normal)
-    return {name: estimate(of, len(np.asarray(labels_N))) for name, of in statistics.items()}
+    together = Units.one(len(np.asarray(labels_N)))
+    statistics = classification_statistics(
+        labels_N, probability_NK, has_normal=has_normal, units=together
+    )
+    return {name: estimate(of, together.count) for name, of in statistics.items()}
 
 
 def classification_statistics(
-    labels_N: ArrayLike, probability_NK: ArrayLike, *, has_normal: bool = True
+    labels_N: ArrayLike,
+    probability_NK: ArrayLike,
+    *,
+    has_normal: bool = True,
+    units: Units | None = None,
 ) -> dict[str, Statistic]:
-    """The measures as functions of weights, for `block_bootstrap`.
+    """The measures as functions of weights, for `block_bootstrap`; of the weights of `units` where
+    they are given, so that a resample of many instants is a small product.
 
     Of normal and one abnormal class the BINARY, auc, ap and eer. Of more the MULTI_CLASS, auc and
     ap of every abnormal class against normal, and top5 of 6 classes or more. Where class 0 is not
@@ -38,20 +48,23 @@ def classification_statistics(
     """
     label_N, probabilities = _checked(labels_N, probability_NK)
     classes = probabilities.shape[1]
-    decided_N = probabilities.argmax(axis=1)
-    cell_NC = np.eye(classes**2)[label_N * classes + decided_N]
+    units = units or Units.each(len(label_N))
+    cell_N = label_N * classes + probabilities.argmax(axis=1)
+    confusion_UC = _counted(cell_N, units, classes**2)
     binary = classes == 2 and has_normal
     measures = BINARY if binary else MULTI_CLASS
-    statistics = {name: _of_confusion(of, cell_NC, classes) for name, of in measures.items()}
+    statistics = {name: _of_confusion(of, confusion_UC, classes) for name, of in measures.items()}
     if classes > TOP:
-        hit_N = _among_the_top(label_N, probabilities)
-        statistics[f"top{TOP}"] = lambda weight_RN: ratio(weight_RN @ hit_N, weight_RN.sum(-1))
+        hits_U = units.sums(_among_the_top(label_N, probabilities))
+        size_U = confusion_UC.sum(1)
+        statistics[f"top{TOP}"] = lambda weight_RU: ratio(weight_RU @ hits_U, weight_RU @ size_U)
     if has_normal:
         # -p_0 ranks as 1 - p_0 does, and keeps apart what 1 - p_0 rounds to 1
         score_N = probabilities[:, 1] if binary else -probabilities[:, 0]
         ranked = RankedScores(label_N > 0, score_N)
-        statistics |= {"auc": ranked.auc, "ap": ranked.average_precision}
-        statistics |= {"eer": ranked.equal_error_rate} if binary else {}
+        by_rank = {"auc": ranked.auc, "ap": ranked.average_precision}
+        by_rank |= {"eer": ranked.equal_error_rate} if binary else {}
+        statistics |= {name: units.statistic(of) for name, of in by_rank.items()}
     return statistics
 
 
@@ -118,55 +131,74 @@ MULTI_CLASS = {
 
 
 class RankedScores:
-    """Scores sorted once for all resamples; equal scores form one group, as in scikit-learn."""
+    """Scores sorted once for all resamples; equal scores form one group, as in scikit-learn.
+
+    Abnormal and normal instants are summed apart, each from the highest score down, so that what
+    changes with the abnormal alone is looked up at the few groups that hold one.
+    """
 
     def __init__(self, abnormal_N: NDArray[np.bool_], score_N: FloatArray) -> None:
-        self.order_N = np.argsort(-score_N, kind="stable")
-        self.abnormal_N = abnormal_N[self.order_N]
-        falling_N = score_N[self.order_N]
-        self.group_starts_G = np.flatnonzero(np.r_[True, falling_N[1:] != falling_N[:-1]])
+        order_N = np.argsort(-score_N, kind="stable")
+        is_abnormal_N = abnormal_N[order_N]
+        self.abnormal_A, self.normal_B = order_N[is_abnormal_N], order_N[~is_abnormal_N]
+        falling_N = score_N[order_N]
+        starts_G = np.flatnonzero(np.r_[True, falling_N[1:] != falling_N[:-1]])
+        edges = np.append(starts_G, len(order_N))  # the last group ends behind all
+        self.abnormal_before = np.r_[0, is_abnormal_N.cumsum()][edges]
+        self.normal_before = edges - self.abnormal_before
+        self.holds_abnormal_H = np.flatnonzero(np.diff(self.abnormal_before))
 
     def auc(self, weight_RN: FloatArray) -> FloatArray:
         """Chance that a random abnormal instant outscores a random normal one; ties count half."""
-        abnormal_RG, normal_RG = self._groups(weight_RN)
-        below_RG = normal_RG.sum(-1, keepdims=True) - normal_RG.cumsum(-1)
-        won_R = (abnormal_RG * (below_RG + normal_RG / 2)).sum(-1)
-        return ratio(won_R, abnormal_RG.sum(-1) * normal_RG.sum(-1))
+        found_RA, alarmed_RB = self._from_above(weight_RN)
+        gained_RH = self._gained(found_RA)
+        above_RH = alarmed_RB[:, self.normal_before[self.holds_abnormal_H]]
+        not_below_RH = alarmed_RB[:, self.normal_before[self.holds_abnormal_H + 1]]
+        won_R = (gained_RH * (alarmed_RB[:, -1:] - (above_RH + not_below_RH) / 2)).sum(-1)
+        return ratio(won_R, found_RA[:, -1] * alarmed_RB[:, -1])
 
     def average_precision(self, weight_RN: FloatArray) -> FloatArray:
         """Precision at each threshold, weighted by the recall it adds."""
-        abnormal_RG, normal_RG = self._groups(weight_RN)
-        found_RG = abnormal_RG.cumsum(-1)
-        precision_RG = ratio(found_RG, found_RG + normal_RG.cumsum(-1))
-        gained_R = np.where(abnormal_RG > 0, abnormal_RG * precision_RG, 0.0).sum(-1)
-        return ratio(gained_R, abnormal_RG.sum(-1))
+        found_RA, alarmed_RB = self._from_above(weight_RN)
+        gained_RH = self._gained(found_RA)
+        found_RH = found_RA[:, self.abnormal_before[self.holds_abnormal_H + 1]]
+        alarmed_RH = alarmed_RB[:, self.normal_before[self.holds_abnormal_H + 1]]
+        precision_RH = ratio(found_RH, found_RH + alarmed_RH)
+        gained_R = np.where(gained_RH > 0, gained_RH * precision_RH, 0.0).sum(-1)
+        return ratio(gained_R, found_RA[:, -1])
 
     def equal_error_rate(self, weight_RN: FloatArray) -> FloatArray:
         """Where as large a share of the normal is alarmed as of the abnormal is missed.
 
-        Thresholds between groups of equal scores give the corners of the ROC curve; between the
-        two corners around equality both shares are interpolated linearly. Less is better.
+        Thresholds between groups of equal scores give the corners of the ROC curve, from where
+        nothing is alarmed on; between the two corners around equality both shares are
+        interpolated linearly. Less is better.
         """
-        abnormal_RG, normal_RG = self._groups(weight_RN)
-        alarmed_RG = ratio(normal_RG.cumsum(-1), normal_RG.sum(-1, keepdims=True))
-        found_RG = ratio(abnormal_RG.cumsum(-1), abnormal_RG.sum(-1, keepdims=True))
-        excess_RG = alarmed_RG + found_RG - 1  # alarmed less missed: from -1 up to 1
-        behind_R = (excess_RG < 0).sum(-1, keepdims=True)  # the first corner at or past equality
-        start = ((0, 0), (1, 0))  # nothing is alarmed, all is missed
-        alarmed_RG = np.pad(alarmed_RG, start)
-        excess_RG = np.pad(excess_RG, start, constant_values=-1.0)
-        corners = np.concatenate((behind_R, np.minimum(behind_R + 1, excess_RG.shape[1] - 1)), 1)
-        alarmed_R2 = np.take_along_axis(alarmed_RG, corners, 1)
-        excess_R2 = np.take_along_axis(excess_RG, corners, 1)
+        found_RA, alarmed_RB = self._from_above(weight_RN)
+        found_RC = ratio(found_RA[:, self.abnormal_before], found_RA[:, -1:])
+        alarmed_RC = ratio(alarmed_RB[:, self.normal_before], alarmed_RB[:, -1:])
+        excess_RC = alarmed_RC + found_RC - 1  # alarmed less missed: from -1 up to 1
+        behind_R = (excess_RC[:, 1:] < 0).sum(-1, keepdims=True)  # the corner before equality
+        corners = np.concatenate((behind_R, np.minimum(behind_R + 1, excess_RC.shape[1] - 1)), 1)
+        alarmed_R2 = np.take_along_axis(alarmed_RC, corners, 1)
+        excess_R2 = np.take_along_axis(excess_RC, corners, 1)
         share_R = ratio(-excess_R2[:, 0], np.diff(excess_R2)[:, 0])
         rate_R: FloatArray = alarmed_R2[:, 0] + share_R * np.diff(alarmed_R2)[:, 0]
         return rate_R
 
-    def _groups(self, weight_RN: FloatArray) -> tuple[FloatArray, FloatArray]:
-        sorted_RN = weight_RN[:, self.order_N]
-        abnormal_RG = np.add.reduceat(sorted_RN * self.abnormal_N, self.group_starts_G, axis=1)
-        normal_RG = np.add.reduceat(sorted_RN * ~self.abnormal_N, self.group_starts_G, axis=1)
-        return abnormal_RG, normal_RG
+    def _from_above(self, weight_RN: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Weights of the abnormal and of the normal down to each, from 0 on."""
+        found_RA = np.zeros((len(weight_RN), len(self.abnormal_A) + 1))
+        alarmed_RB = np.zeros((len(weight_RN), len(self.normal_B) + 1))
+        np.cumsum(np.take(weight_RN, self.abnormal_A, axis=1), axis=1, out=found_RA[:, 1:])
+        np.cumsum(np.take(weight_RN, self.normal_B, axis=1), axis=1, out=alarmed_RB[:, 1:])
+        return found_RA, alarmed_RB
+
+    def _gained(self, found_RA: FloatArray) -> FloatArray:
+        """Weight of the abnormal in each group that holds some."""
+        before_H = self.abnormal_before[self.holds_abnormal_H]
+        behind_H = self.abnormal_before[self.holds_abnormal_H + 1]
+        return found_RA[:, behind_H] - found_RA[:, before_H]
 
 
 def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -196,9 +228,15 @@ def _diagonal(confusion_RKK: FloatArray) -> FloatArray:
 
 
 def _of_confusion(
-    measure: Callable[[FloatArray], FloatArray], cell_NC: FloatArray, classes: int
+    measure: Callable[[FloatArray], FloatArray], confusion_UC: FloatArray, classes: int
 ) -> Statistic:
-    return lambda weight_RN: measure((weight_RN @ cell_NC).reshape(-1, classes, classes))
+    return lambda weight_RU: measure((weight_RU @ confusion_UC).reshape(-1, classes, classes))
+
+
+def _counted(cell_N: NDArray[np.int64], units: Units, cells: int) -> FloatArray:
+    """How often each unit has each cell (U, C)."""
+    counts = np.bincount(units.unit_N * cells + cell_N, minlength=units.count * cells)
+    return counts.reshape(units.count, cells).astype(np.float64)
 
 
 def _checked(

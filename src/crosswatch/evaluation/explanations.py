@@ -27,6 +27,10 @@ class Explanations:
         self._read: dict[str, tuple[Caption, ...]] = {}
         self._parts: list[pd.DataFrame] = []
 
+    def digests(self) -> dict[str, str]:
+        """What the sentences came from, by its role."""
+        return {} if self._captions is None else {"captions": self._captions.digest}
+
     def hear(self, rows: pd.DataFrame, scores: Any) -> None:
         """Rows of a mini-batch of clips, and what the model's forward gave."""
         if not hasattr(scores, "explain"):

@@ -1,11 +1,10 @@
 """How well scores rank abnormal frames above normal ones, over all videos and within each.
 
 A score made by snippet stands for many frames. `frame_runs` joins frames that no measure tells
-apart, so that a million frames can be resampled by video in seconds; `frame_statistics` takes
-frames as they are, for any weights.
+apart, so that a million frames can be resampled by units in seconds.
 
-Shape letters: N frames (or runs of them), M runs, V videos, G groups of one video and score, R
-resamples.
+Shape letters: N frames (or runs of them), M runs, U units, V videos, G groups of one video and
+score, R resamples.
 """
 
 from __future__ import annotations
@@ -16,54 +15,60 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosswatch.errors import UserError
-from crosswatch.evaluation.bootstrap import FloatArray, Statistic, estimate
+from crosswatch.evaluation.bootstrap import FloatArray, Statistic, Units, estimate
 from crosswatch.evaluation.classification import RankedScores, ratio
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameRuns:
-    """Neighbouring frames of one video, label and score as one row; `frames_M` says how many.
-
-    Where units of a bootstrap are whole videos, `video_M` are the units of the rows.
-    """
+    """Neighbouring frames of one video, unit, label and score as one row; `frames_M` says how many,
+    `units` whose weight it has."""
 
     label_M: NDArray[np.bool_]
     score_M: FloatArray
     video_M: NDArray[np.generic]
     frames_M: FloatArray
+    units: Units
 
     def statistics(self) -> dict[str, Statistic]:
-        """As `frame_statistics`, of weights by row."""
-        return _statistics(self.label_M, self.score_M, self.video_M, self.frames_M)
+        """As `frame_statistics`."""
+        by_run = _statistics(self.label_M, self.score_M, self.video_M, self.frames_M)
+        return {name: self.units.statistic(of) for name, of in by_run.items()}
 
 
 def frame_metrics(label_N: ArrayLike, score_N: ArrayLike, video_N: ArrayLike) -> dict[str, float]:
     """Each measure of `frame_statistics` of the data as they are."""
-    runs = frame_runs(label_N, score_N, video_N)
-    return {name: estimate(of, len(runs.label_M)) for name, of in runs.statistics().items()}
+    together = Units.one(len(np.asarray(label_N)))
+    statistics = frame_statistics(label_N, score_N, video_N, units=together)
+    return {name: estimate(of, together.count) for name, of in statistics.items()}
 
 
 def frame_statistics(
-    label_N: ArrayLike, score_N: ArrayLike, video_N: ArrayLike
+    label_N: ArrayLike, score_N: ArrayLike, video_N: ArrayLike, *, units: Units | None = None
 ) -> dict[str, Statistic]:
-    """auc, ap, ano_auc, ano_ap and within_auc as functions of the frames' weights.
+    """auc, ap, eer, ano_auc, ano_ap and within_auc as functions of the frames' weights, or of those
+    of the `units` that they belong to.
 
     ano: over the frames of the videos with an abnormal frame, together. within_auc: the mean of
     the AUC within each video that has both classes; a video counts by the mean of its weights.
     """
-    label, score, video = _checked(label_N, score_N, video_N)
-    return _statistics(label, score, video, np.ones(len(label)))
+    units = units or Units.each(len(np.asarray(label_N)))
+    return frame_runs(label_N, score_N, video_N, units).statistics()
 
 
-def frame_runs(label_N: ArrayLike, score_N: ArrayLike, video_N: ArrayLike) -> FrameRuns:
+def frame_runs(
+    label_N: ArrayLike, score_N: ArrayLike, video_N: ArrayLike, units: Units
+) -> FrameRuns:
     label, score, video = _checked(label_N, score_N, video_N)
-    differs = (label[1:] != label[:-1]) | (score[1:] != score[:-1]) | (video[1:] != video[:-1])
+    columns = (label, score, video, units.unit_N)
+    differs = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     starts_M = np.flatnonzero(np.r_[True, differs])
     return FrameRuns(
         label_M=label[starts_M],
         score_M=score[starts_M],
         video_M=video[starts_M],
         frames_M=np.diff(starts_M, append=len(label)).astype(np.float64),
+        units=units.take(starts_M),
     )
 
 
@@ -82,6 +87,7 @@ def _statistics(
     found: dict[str, Statistic] = {
         "auc": lambda weight_RN: everything.auc(weight_RN * frames_N),
         "ap": lambda weight_RN: everything.average_precision(weight_RN * frames_N),
+        "eer": lambda weight_RN: everything.equal_error_rate(weight_RN * frames_N),
     }
     if len(abnormal_N):
         of_abnormal = RankedScores(label_N[abnormal_N], score_N[abnormal_N])

@@ -6,25 +6,23 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from crosswatch.errors import UserError
 from crosswatch.evaluation.alarms import LEAST_S, MERGE_S, alarm_statistics
 from crosswatch.evaluation.bootstrap import (
     Interval,
     Statistic,
+    Units,
     block_bootstrap,
-    paired_difference,
 )
 from crosswatch.evaluation.classification import classification_statistics
 from crosswatch.evaluation.frames import frame_statistics
 from crosswatch.evaluation.segmentation import segmentation_statistics
 from crosswatch.evaluation.timeline import events_of_labels
+from crosswatch.evaluation.units import recordings_of, units_of, videos_of
 from crosswatch.models.tokens import BINARY
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from crosswatch.evaluation.predictions import Predictions
 
 WITHIN = ("ano_auc", "ano_ap", "within_auc")  # of frames; a recording that is one row has none
@@ -75,19 +73,21 @@ def measure(
     rows are instants in time.
     """
     pooled = predictions.pooled(evaluate.pool)
-    statistics = statistics_of(pooled, evaluate)
+    units = units_of(pooled, evaluate)
+    statistics = statistics_of(pooled, evaluate, units)
     if threshold is not None and evaluate.has_normal:
-        statistics |= _at_threshold(pooled, evaluate, threshold)
-    return intervals(statistics, units_of(pooled, evaluate), evaluate)
+        statistics |= _at_threshold(pooled, evaluate, threshold, units)
+    return intervals(statistics, units, evaluate)
 
 
 def intervals(
-    statistics: dict[str, Statistic], units: npt.NDArray[np.object_], evaluate: EvaluateConfig
+    statistics: dict[str, Statistic], units: Units, evaluate: EvaluateConfig
 ) -> dict[str, Interval]:
-    """Of each statistic, over the unit (N,) that each row belongs to."""
+    """Of each statistic of the units' weights."""
+    each = np.arange(units.count)
     return {
         name: block_bootstrap(
-            units, of, samples=evaluate.samples, seed=evaluate.seed, level=evaluate.level
+            each, of, samples=evaluate.samples, seed=evaluate.seed, level=evaluate.level
         )
         for name, of in statistics.items()
     }
@@ -96,94 +96,58 @@ def intervals(
 def compare(
     first: Predictions, second: Predictions, metric: str, evaluate: EvaluateConfig
 ) -> tuple[float, float, Interval]:
-    """A metric of both on the instants they share, and first minus second, paired.
+    """`compare_seeds` of one model each."""
+    from crosswatch.evaluation.seeds import compare_seeds
 
-    Raises:
-        UserError: no shared instant, labels that differ, or a metric that one of them lacks.
+    return compare_seeds([first], [second], metric, evaluate)
+
+
+def statistics_of(
+    predictions: Predictions, evaluate: EvaluateConfig, units: Units | None = None
+) -> dict[str, Statistic]:
+    """Of rows as they are, as functions of the weights of their units, or of their own.
+
+    `auc`, `ap` and `eer` rank by `Predictions.anomaly_N`. Frames of clips (rows with a binary
+    branch) have auc2, ap2 and so on by the class branch, too.
     """
-    first, second = shared(first, second)
-    first, second = first.pooled(evaluate.pool), second.pooled(evaluate.pool)
-    statistics = [statistics_of(each, evaluate) for each in (first, second)]
-    for known in statistics:
-        if metric not in known:
-            raise UserError(f"metric {metric!r} is not among {', '.join(known)}")
-    one, other = (known[metric] for known in statistics)
-    everything = np.ones((1, len(first)))
-    difference = paired_difference(
-        units_of(first, evaluate),
-        one,
-        other,
-        samples=evaluate.samples,
-        seed=evaluate.seed,
-        level=evaluate.level,
-    )
-    return float(one(everything)[0]), float(other(everything)[0]), difference
-
-
-def shared(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
-    """Both restricted to the instants that both have, in one order."""
-    import pandas as pd
-
-    keys = [
-        pd.MultiIndex.from_arrays([each.rows["batch"], each.rows["end_s"].round(4)])
-        for each in (first, second)
-    ]
-    both = keys[0].intersection(keys[1], sort=None)
-    if not len(both):
-        raise UserError("the two were scored on no common instant")
-    first, second = (
-        each.take(key.get_indexer(both).astype(np.int64))
-        for each, key in zip((first, second), keys, strict=True)
-    )
-    if (first.rows["label"].to_numpy() != second.rows["label"].to_numpy()).any():
-        raise UserError("the two were scored against different labels")
-    return first, second
-
-
-def statistics_of(predictions: Predictions, evaluate: EvaluateConfig) -> dict[str, Statistic]:
-    """Of rows as they are; `auc` and `ap` rank by `Predictions.anomaly_N`.
-
-    Frames of clips (rows with a binary branch) have auc2, ap2 and so on by the other branch, too.
-    """
+    units = units or Units.each(len(predictions))
     label = predictions.rows["label"].to_numpy()
     probability_NK = predictions.probability_NK
     has_moments = BINARY in predictions.branches
-    found = classification_statistics(label, probability_NK, has_normal=evaluate.has_normal)
+    found = classification_statistics(
+        label, probability_NK, has_normal=evaluate.has_normal, units=units
+    )
     if has_moments:
-        videos = videos_of(predictions.rows)
-        found |= frame_statistics(label > 0, predictions.anomaly_N, videos)
-        second = frame_statistics(label > 0, 1.0 - probability_NK[:, 0], videos)
-        found |= {f"{name}2": of for name, of in second.items()}
-        if evaluate.pool == "segment":
-            found = {name: of for name, of in found.items() if name.rstrip("2") not in WITHIN}
+        left_out = {*(() if "eer" in found else ("eer",))}  # of two classes alone
+        left_out |= {*(WITHIN if evaluate.pool == "segment" else ())}
+        clips = videos_of(predictions.rows).unit_N
+        by_branch = {"": predictions.anomaly_N, "2": 1.0 - probability_NK[:, 0]}
+        for mark, score_N in by_branch.items():
+            ranked = frame_statistics(label > 0, score_N, clips, units=units)
+            found |= {f"{name}{mark}": of for name, of in ranked.items() if name not in left_out}
     for name, of_branch_NK in predictions.branches.items():
         if name != BINARY:
-            alone = classification_statistics(label, of_branch_NK, has_normal=False)
+            alone = classification_statistics(label, of_branch_NK, has_normal=False, units=units)
             found[f"accuracy_{name}"] = alone["accuracy"]
     if predictions.pixels_NKK is not None:
-        found |= segmentation_statistics(predictions.pixels_NKK)
+        of_rows = segmentation_statistics(predictions.pixels_NKK)
+        found |= {name: units.statistic(of) for name, of in of_rows.items()}
     return found
 
 
-def videos_of(rows: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Which clip a frame belongs to, by name."""
-    named = rows["batch"].astype(str) + ":" + rows["start_s"].astype(str)
-    return named.to_numpy(dtype=object)
-
-
 def _at_threshold(
-    predictions: Predictions, evaluate: EvaluateConfig, threshold: float
+    predictions: Predictions, evaluate: EvaluateConfig, threshold: float, units: Units
 ) -> dict[str, Statistic]:
     """Alarms, of rows that follow each other in time within a recording."""
     rows = predictions.rows
     is_clip = "start_s" in rows and BINARY not in predictions.branches
     if is_clip or evaluate.pool == "segment":
         return {}
-    if rows.groupby(["batch", "segment"]).size().max() < LEAST_INSTANTS:
+    if np.bincount(recordings_of(rows).unit_N).max() < LEAST_INSTANTS:
         return {}
     recording = (rows["batch"].astype(str) + ":" + rows["segment"].astype(str)).to_numpy(object)
     times_s = rows["end_s"].to_numpy()
-    return alarm_statistics(
+    of_rows = alarm_statistics(
         recording,
         times_s,
         predictions.anomaly_N,
@@ -192,19 +156,4 @@ def _at_threshold(
         merge_s=evaluate.alarm_merge_s,
         least_s=evaluate.alarm_least_s,
     )
-
-
-def units_of(predictions: Predictions, evaluate: EvaluateConfig) -> npt.NDArray[np.object_]:
-    """Names of batches; of recordings where one is one decision, of clips for their frames, and
-    of blocks of time for all else."""
-    rows = predictions.rows
-    batch = rows["batch"].astype(str)
-    if evaluate.unit == "batch":
-        return batch.to_numpy(dtype=object)
-    if BINARY in predictions.branches:
-        return videos_of(rows)
-    if evaluate.pool == "segment":
-        unit = rows["segment"]
-    else:
-        unit = (rows["end_s"] // evaluate.block_s).astype(int)
-    return (batch + ":" + unit.astype(str)).to_numpy(dtype=object)
+    return {name: units.statistic(of) for name, of in of_rows.items()}

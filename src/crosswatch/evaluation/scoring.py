@@ -16,7 +16,6 @@ from crosswatch.errors import UserError
 from crosswatch.evaluation.predictions import Floats, Predictions, together
 from crosswatch.evaluation.segmentation import pixel_confusion
 from crosswatch.examples.clips import ClipExamples, refuse_empty
-from crosswatch.examples.example import Rows
 from crosswatch.examples.opening import Sources, open_examples
 from crosswatch.examples.windows import WindowExamples
 from crosswatch.models.detector import Detector
@@ -39,7 +38,8 @@ def score_block(
     """Every window or clip of a block, as long as the detector wants them.
 
     A model of moments gives a row a frame; where decisions are about whole recordings
-    (`pool="segment"`), a row a clip as it judges clips itself. `explained` hears the rows of each mini-batch of clips and the model's scores of them.
+    (`pool="segment"`), a row a clip as it judges clips itself. `explained` hears the rows of each
+    mini-batch of clips and the model's scores of them.
 
     Raises:
         UserError: the detector was made for other classes, frame sizes or features, or finds
@@ -54,7 +54,7 @@ def score_block(
     if detector.facts.model.task == "moments" and pool == "window":
         score = functools.partial(_moments, examples, sources.labels)
     table, parts = examples.table(), []
-    for rows in _chunks(len(examples)):
+    for rows in examples.chunks(np.arange(len(examples)), BATCH_SIZE):
         scores = detector.score(examples.example(rows).inputs)
         parts.append(score(table.iloc[rows], scores))
         explained(table.iloc[rows], scores)
@@ -78,10 +78,6 @@ def refuse_other_shape(detector: Detector, batch_set: BatchSet) -> None:
             )
 
 
-def _chunks(count: int) -> list[Rows]:
-    return [np.arange(at, min(at + BATCH_SIZE, count)) for at in range(0, count, BATCH_SIZE)]
-
-
 def _score_windows(
     detector: Detector, examples: WindowExamples, block: Block, progress: Progress
 ) -> Predictions:
@@ -93,7 +89,7 @@ def _score_windows(
     classes = detector.facts.shape.classes
     cells, parts = [], []
     table = examples.table()
-    for rows in _chunks(len(examples)):
+    for rows in examples.chunks(np.arange(len(examples)), BATCH_SIZE):
         scores = detector.score(examples.example(rows).inputs)
         parts.append(_decisions(table.iloc[rows], scores))
         if examples.has_pixels:

@@ -3,7 +3,7 @@
 Training again with another seed is no new evidence on the data, so units are resampled and the
 seeds averaged within each resample.
 
-Shape letters: R resamples.
+Shape letters: U units, R resamples.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,13 @@ from crosswatch.evaluation.bootstrap import (
     FloatArray,
     Interval,
     Statistic,
+    Units,
     estimate,
     paired_difference,
 )
-from crosswatch.evaluation.measure import (
-    EvaluateConfig,
-    intervals,
-    shared,
-    statistics_of,
-    units_of,
-)
+from crosswatch.evaluation.measure import EvaluateConfig, intervals, statistics_of
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.units import at_rows, shared_rows, units_of
 
 Seeds = Sequence[Predictions]
 """The same instants or clips, scored by the model of each seed."""
@@ -38,40 +34,48 @@ def measure_seeds(seeds: Seeds, evaluate: EvaluateConfig) -> dict[str, Interval]
         UserError: the seeds were not scored on the same instants.
     """
     pooled = [each.pooled(evaluate.pool) for each in _aligned(seeds)]
-    return intervals(_averaged(pooled, evaluate), units_of(pooled[0], evaluate), evaluate)
+    units = units_of(pooled[0], evaluate)
+    return intervals(_averaged(pooled, evaluate, units), units, evaluate)
 
 
 def compare_seeds(
     first: Seeds, second: Seeds, metric: str, evaluate: EvaluateConfig
 ) -> tuple[float, float, Interval]:
-    """A metric of both models, each averaged over its seeds, and first minus second, paired.
+    """A metric of both models on the instants they share, each averaged over its seeds, and first
+    minus second, paired.
 
     Raises:
-        UserError: they were not scored on the same instants, their labels differ, or one of them
-            lacks the metric.
+        UserError: no shared instant, seeds of one model that were not scored on the same instants,
+            labels that differ, or a metric that one of the models lacks.
     """
-    every = [each.pooled(evaluate.pool) for each in _aligned([*first, *second])]
-    known = [_averaged(part, evaluate) for part in (every[: len(first)], every[len(first) :])]
+    models = [_aligned(seeds) for seeds in (first, second)]
+    rows = shared_rows(models[0][0], models[1][0])
+    pooled = [
+        [at_rows(each, kept).pooled(evaluate.pool) for each in seeds]
+        for seeds, kept in zip(models, rows, strict=True)
+    ]
+    units = units_of(pooled[0][0], evaluate)
+    known = [_averaged(seeds, evaluate, units) for seeds in pooled]
     for statistics in known:
         if metric not in statistics:
             raise UserError(f"metric {metric!r} is not among {', '.join(statistics)}")
     one, other = (statistics[metric] for statistics in known)
     difference = paired_difference(
-        units_of(every[0], evaluate),
+        np.arange(units.count),
         one,
         other,
         samples=evaluate.samples,
         seed=evaluate.seed,
         level=evaluate.level,
     )
-    count = len(every[0])
-    return estimate(one, count), estimate(other, count), difference
+    return estimate(one, units.count), estimate(other, units.count), difference
 
 
 def _aligned(seeds: Seeds) -> list[Predictions]:
-    """All in one order."""
-    aligned = [_in_order(shared(seeds[0], each)[1]) for each in seeds]
-    counts = {len(seeds[0]), *map(len, seeds), *map(len, aligned)}
+    """All in the order of the first."""
+    aligned = [seeds[0]]
+    aligned += [at_rows(each, shared_rows(seeds[0], each)[1]) for each in seeds[1:]]
+    counts = {*map(len, seeds), *map(len, aligned)}
     if len(counts) > 1:
         raise UserError(
             f"the seeds were scored on different instants: {min(counts)} are shared of "
@@ -80,19 +84,14 @@ def _aligned(seeds: Seeds) -> list[Predictions]:
     return aligned
 
 
-def _in_order(predictions: Predictions) -> Predictions:
-    rows = predictions.rows.sort_values(["batch", "end_s"], kind="stable")
-    return predictions.take(predictions.rows.index.get_indexer(rows.index))
-
-
-def _averaged(seeds: Seeds, evaluate: EvaluateConfig) -> dict[str, Statistic]:
-    known = [statistics_of(each, evaluate) for each in seeds]
+def _averaged(seeds: Seeds, evaluate: EvaluateConfig, units: Units) -> dict[str, Statistic]:
+    known = [statistics_of(each, evaluate, units) for each in seeds]
     return {name: _mean([statistics[name] for statistics in known]) for name in known[0]}
 
 
 def _mean(of_seeds: Sequence[Statistic]) -> Statistic:
-    def mean(weight_RN: FloatArray) -> FloatArray:
-        mean_R: FloatArray = np.mean([of(weight_RN) for of in of_seeds], axis=0)
+    def mean(weight_RU: FloatArray) -> FloatArray:
+        mean_R: FloatArray = np.mean([of(weight_RU) for of in of_seeds], axis=0)
         return mean_R
 
     return mean

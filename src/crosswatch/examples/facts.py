@@ -67,15 +67,21 @@ def _of_clips(
     sources: Sources, windows: WindowConfig, clips: ClipsConfig, model: FeatureModelConfig
 ) -> DetectorFacts:
     features = sources.needed_features()
-    encoders, widths = encoders_of(features, model)
+    encoders, parts = encoders_of(features, model)
     classes = sources.batch_set.classes
     shape = InputShape(
         frames=0, frame_px=0, signal_samples=0, signal_channels=0, classes=len(classes),
-        widths=widths,
+        widths=tuple(map(sum, parts)),
     )  # fmt: skip
     model.refuse_shape(shape)
     facts = DetectorFacts(
-        model=model, shape=shape, windows=windows, clips=clips, encoders=encoders, classes=classes
+        model=model,
+        shape=shape,
+        windows=windows,
+        clips=clips,
+        encoders=encoders,
+        parts=parts,
+        classes=classes,
     )
     training = ClipExamples.open(sources.batch_set, features, facts, "train")
     refuse_empty(training, "training")
@@ -88,5 +94,5 @@ def _of_clips(
             )
     if not model.standardise:
         return facts
-    scales = tuple(training.spread(at).scale() for at in range(len(widths)))
+    scales = tuple(training.spread(at).scale() for at in range(len(parts)))
     return dataclasses.replace(facts, scales=scales)

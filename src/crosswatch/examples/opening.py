@@ -8,6 +8,7 @@ from crosswatch.annotation.labels import BatchLabels, open_labelled, open_labels
 from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.errors import UserError
 from crosswatch.examples.clips import ClipExamples
+from crosswatch.examples.streams import CLIP
 from crosswatch.examples.windows import WindowExamples
 from crosswatch.features.schema import FEATURES, FeatureSet, open_features
 from crosswatch.models import FeatureModelConfig, WindowModelConfig
@@ -76,18 +77,36 @@ def open_examples(
 
 def encoders_of(
     features: FeatureSet, model: FeatureModelConfig
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Digests of what made each stream, and how wide each is.
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Digests of what made each stream, and how wide each of the features is that it joins.
 
     Raises:
-        UserError: a stream is not among the features.
+        UserError: a stream is not among the features, or cannot be made of them.
     """
-    digests, widths = [], []
+    digests, parts = [], []
     for stream in model.streams:
         told = [features.modalities[name] for name in _present(features, stream)]
+        _refuse_several_a_row(features, stream, moments=model.task == "moments")
         digests.append("+".join(each["digest"] for each in told))
-        widths.append(sum(int(each["width"]) for each in told))
-    return tuple(digests), tuple(widths)
+        parts.append(tuple(int(each["width"]) for each in told))
+    return tuple(digests), tuple(parts)
+
+
+def _refuse_several_a_row(features: FeatureSet, stream: Stream, *, moments: bool) -> None:
+    """Rows of several vectors can neither be joined with others, nor told apart in time."""
+    several = [name for name in stream.modalities if features.modalities[name]["axes"] > 2]
+    if several and len(stream.modalities) > 1:
+        raise UserError(
+            f"the model's stream {stream.name!r} joins {'+'.join(stream.modalities)}, and a row of "
+            f"{several[0]} is several vectors (crops or words); allowed are features of one vector "
+            f"a row. Name {several[0]} alone, or leave it out."
+        )
+    if moments and several and several != [CLIP]:
+        raise UserError(
+            f"the model's stream {stream.name!r} is {several[0]}, of which a row is several "
+            "vectors, and the model tells moments by rows; allowed are features of one vector a "
+            "row, such as motion or clip."
+        )
 
 
 def _present(features: FeatureSet, stream: Stream) -> tuple[str, ...]:

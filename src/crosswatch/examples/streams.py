@@ -1,20 +1,22 @@
-"""The features of a clip as a model wants them: joined, scaled, one vector a token.
+"""The features of a clip as the artifact holds them: found by time and joined, one vector a token.
 
 Shape letters: N rows of a batch, L tokens, D width.
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crosswatch.examples.reading import Floats
 from crosswatch.features.encoder import Rows
 from crosswatch.features.schema import Feature, FeatureSet
 from crosswatch.models.detector import Scale
 from crosswatch.models.settings.common import Stream
 
 CLIP = "clip"  # the one modality whose second axis are crops of one picture
-Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -36,7 +38,7 @@ class BatchStream:
             stream=stream, parts=tuple(parts) if len(parts) == len(found) else None, widths=widths
         )
 
-    @property
+    @functools.cached_property
     def crops(self) -> tuple[int, ...]:
         """The crops that there are of each row; none where rows are whole pictures."""
         if self.parts is None or self.stream.modalities != (CLIP,):
@@ -65,24 +67,47 @@ class BatchStream:
         that rows consist of."""
         if self.parts is None or not len(rows):
             return np.zeros((0, sum(self.widths)), np.float32), np.zeros(0, bool)
-        joined = [self._part(number, rows, crop) for number in range(len(self.parts))]
-        values = np.concatenate([values for values, _ in joined], axis=1)
-        return values, np.logical_and.reduce([valid for _, valid in joined])
+        joined = [
+            _taken(part.values, self._rows_of(part, rows), crop).reshape(-1, width)
+            for part, width in zip(self.parts, self.widths, strict=True)
+        ]
+        return np.concatenate(joined, axis=1), self.valid(rows, crop)
 
-    def _part(self, number: int, rows: Rows, crop: int | None) -> tuple[Floats, Flags]:
+    def valid(self, rows: Rows, crop: int | None = None) -> Flags:
+        """Which of the tokens (L,) are valid; values are not read for it."""
+        if self.parts is None or not len(rows):
+            return np.zeros(0, bool)
+        flags = [
+            _taken(part.valid, self._rows_of(part, rows), crop).reshape(-1) for part in self.parts
+        ]
+        found: Flags = np.logical_and.reduce(flags)
+        return found
+
+    def places(self, rows: Rows) -> int:
+        """How many tokens the rows have, valid or not."""
+        if self.parts is None:
+            return 0
+        axes = self.parts[0].valid.shape[1:]
+        return len(rows) if self.crops else len(rows) * int(np.prod(axes))
+
+    def _rows_of(self, part: Feature, rows: Rows) -> Rows:
+        """The row of a part that tells of the middle of each row of the first part, or is no
+        farther from it than that row lasts; -1 where there is none."""
         assert self.parts is not None
-        part = self.parts[number]
-        if number:
-            middle_s = self.parts[0].spans_s[rows].mean(axis=1)
-            rows = part.rows_at(middle_s, within_s=np.inf)
-        which = (rows, crop) if crop is not None else (rows,)
-        values = np.asarray(part.values[which], np.float32)
-        valid = np.asarray(part.valid[which])
-        values, valid = values.reshape(-1, values.shape[-1]), valid.reshape(-1)
-        if self.stream.unit:
-            length = np.linalg.norm(values, axis=1, keepdims=True)
-            values = values / np.maximum(length, np.finfo(np.float32).tiny)
-        return values, valid
+        if part is self.parts[0]:
+            return rows
+        spans_s = np.asarray(self.parts[0].spans_s[rows])
+        lasts_s = spans_s[:, 1] - spans_s[:, 0]
+        return part.rows_at(spans_s.mean(axis=1), within_s=lasts_s)  # type: ignore[arg-type]
+
+
+def _taken(array: npt.NDArray[Any], rows: Rows, crop: int | None) -> npt.NDArray[Any]:
+    """Rows of an array, zero for -1."""
+    array = array if crop is None else array[:, crop]
+    there = rows >= 0
+    found = np.zeros((len(rows), *array.shape[1:]), array.dtype)
+    found[there] = array[rows[there]]
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,10 @@ class WindowExamples:
             share=share,
         )
 
+    def chunks(self, rows: Rows, size: int) -> list[Rows]:
+        """All windows are of one size."""
+        return [rows[at : at + size] for at in range(0, len(rows), size)]
+
     @property
     def has_pixels(self) -> bool:
         return bool(getattr(self.facts.model, "pixel_head", False))

@@ -57,6 +57,7 @@ class DetectorFacts:
     Attributes:
         statistics: of the signal, where the model looks at one and wants it normalised.
         encoders: digests of what made each stream of features, those of joined ones by "+".
+        parts: how wide each of the features is that are joined to a stream.
         scales: of each stream of features, where the model wants them standardised.
     """
 
@@ -66,6 +67,7 @@ class DetectorFacts:
     clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     statistics: SignalStatistics | None = None
     encoders: tuple[str, ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
     scales: tuple[Scale, ...] = ()
     classes: tuple[str, ...]
 
@@ -145,9 +147,9 @@ def of_other_lengths(
     return dataclasses.replace(detector, facts=facts, module=module.eval().to(device))
 
 
-def selected_on_evaluation(detector: Detector) -> bool:
-    """Whether its epoch was picked by the very numbers that it is then judged by."""
-    return ON_EVALUATION in detector.selected_by
+def selected_on_evaluation(selected_by: str) -> bool:
+    """Whether an epoch was picked by the very numbers that the model is then judged by."""
+    return ON_EVALUATION in selected_by
 
 
 def save_detector(

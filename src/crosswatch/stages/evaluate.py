@@ -1,7 +1,6 @@
 """Score a checkpoint on the evaluation set, with intervals and plots."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,13 +42,13 @@ def evaluate(
     batch_set = sources.batch_set
     detector = of_other_lengths(load_detector(checkpoint), **dataclasses.asdict(evaluate.lengths))
     told = Explanations(captions, batch_set)
-    parents = {"checkpoint": trained.digest, **sources.digests()}
+    parents = {"checkpoint": trained.digest, **sources.digests(), **told.digests()}
     settings = {"evaluate": config.plain(evaluate)}
     with artifacts.create(out, kind=EVALUATION, config=settings, parents=parents) as draft:
+        meter = progress.Meter(UNITS[detector.facts.model.task])
         predictions = score_block(
-            detector, sources, pool=evaluate.pool, progress=progress.Meter(UNITS[detector.facts.model.task]),
-            explained=told.hear,
-        )  # fmt: skip
+            detector, sources, pool=evaluate.pool, progress=meter, explained=told.hear
+        )
         predictions.save(draft / PREDICTIONS)
         told.save(draft / EXPLANATIONS)
         measured = measure(predictions, evaluate, threshold=detector.threshold)
@@ -57,13 +56,16 @@ def evaluate(
         selected_by = detector.selected_by
         facts = {"threshold": detector.threshold, "selected_by": selected_by}
         metrics = {**_plain(measured, batch_set.evaluation_set), **facts}
-        if selected_on_evaluation(detector):
+        if selected_on_evaluation(selected_by):
             metrics["warning"] = draft.note = f"{BRAND} ({selected_by})"
             progress.warn(f"{draft.note}: these numbers flatter the model")
         artifacts.write_json(draft / "metrics.json", metrics)
-        plot_evaluation(predictions.pooled(evaluate.pool), batch_set.classes, draft.path)
+        plot_evaluation(
+            predictions.pooled(evaluate.pool), batch_set.classes, draft.path,
+            has_normal=evaluate.has_normal,
+        )  # fmt: skip
         draft.counts["instants"] = len(predictions)
-    brand = f"{draft.note}: " if selected_on_evaluation(detector) else ""
+    brand = f"{draft.note}: " if selected_on_evaluation(selected_by) else ""
     progress.outcome(brand + headline(measured))
 
 
@@ -73,19 +75,11 @@ def headline(measured: Mapping[str, Interval]) -> str:
     return ", ".join(f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in shown)
 
 
-def _defined(value: float) -> float | None:
-    """None for an undefined number: JSON has no NaN."""
-    return None if math.isnan(value) else value
-
-
 def _plain(
     measured: Mapping[str, Interval], evaluation_set: Mapping[str, object]
 ) -> dict[str, object]:
     return {
-        "metrics": {name: _defined(interval.estimate) for name, interval in measured.items()},
-        "intervals": {
-            name: {key: _defined(value) for key, value in dataclasses.asdict(interval).items()}
-            for name, interval in measured.items()
-        },
+        "metrics": {name: interval.estimate for name, interval in measured.items()},
+        "intervals": {name: dataclasses.asdict(each) for name, each in measured.items()},
         "evaluation_set": {key: evaluation_set[key] for key in ("version", "digest")},
     }

@@ -16,6 +16,7 @@ from crosswatch.stages.train import CHECKPOINT
 from crosswatch.tracking.lineage import LineageConfig, lineage_tags
 from crosswatch.tracking.promotion import (
     GATE,
+    SELECTED_ON_EVALUATION,
     Gate,
     RegisterConfig,
     Verdict,
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REGISTRATION = "registration"
-SELECTED_ON_EVALUATION = (
-    "its epoch was picked on the evaluation set itself (train.select=test), so what is measured "
-    "there compares with nothing; train with train.select=best"
-)
 
 
 def register(
@@ -53,12 +50,13 @@ def register(
     evaluated = artifacts.open_artifact(evaluation, kind=EVALUATION)
     if evaluated.parents["checkpoint"] != trained.digest:
         raise UserError(f"{evaluation}: is of another checkpoint than {checkpoint}")
+    selected_by = load_detector(checkpoint).selected_by
     sources = Sources.open(batches, labels, features)
     batch_set = sources.batch_set
     if evaluated.config["evaluate"]["lengths"] != config.plain(LengthsConfig()):
         raise UserError(
-            f"{evaluation}: was made over windows of other lengths (evaluate.lengths) than the model "
-            "was trained with. Evaluate it without."
+            f"{evaluation}: was made over windows of other lengths (evaluate.lengths) than the "
+            "model was trained with. Evaluate it without."
         )
     place = RegistryPlace(folder=registry, tracking_uri=register.tracking_uri)
     name, models = register.model_name, ModelRegistry(place)
@@ -73,6 +71,7 @@ def register(
                 evaluation=evaluated,
                 arrivals={batch.id: batch.digest for batch in batch_set.batches},
                 evaluation_set=batch_set.evaluation_set,
+                selected_by=selected_by,
             ),
             GATE: config.to_json(gate),
         }
@@ -84,7 +83,7 @@ def register(
         rivalry = _Rivalry(models=models, sources=sources, gate=gate)
         candidate.save(rivalry.kept(trained.digest))
         with place.locked():
-            if selected_on_evaluation(load_detector(checkpoint)):
+            if selected_on_evaluation(selected_by):
                 verdict = unjudged(candidate, gate, rivalry.number, SELECTED_ON_EVALUATION)
             else:
                 verdict = rivalry.verdict(candidate, models.champion(name))

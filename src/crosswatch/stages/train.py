@@ -30,6 +30,7 @@ from crosswatch.models.detector import (
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import TimeRange
 from crosswatch.training.distributed import Fitted, train_distributed
+from crosswatch.training.distributed import _workers as workers_of
 from crosswatch.training.learner import Job
 from crosswatch.training.plots import plot_curves
 from crosswatch.training.resources import resources_of
@@ -40,6 +41,10 @@ SELECTED_BY = {
     "best": "validation {metric}",
     "last": "last epoch",
     "test": f"{{metric}} {ON_EVALUATION}",
+}
+UNDEFINED = {  # in every epoch, so that none was better than the one before
+    "best": "last epoch ({metric} is undefined on validation)",
+    "test": f"last epoch ({{metric}} {ON_EVALUATION} is undefined)",
 }
 
 
@@ -58,11 +63,13 @@ def train(
     """A training that was cut off goes on from what stands in `checkpoints`."""
     sources = Sources.open(batches, labels, features)
     batch_set = sources.batch_set
-    parents = sources.digests()
+    resources = resources_of(model)
+    parents = {**sources.digests(), **resources.digests}
     settings = {section: config.plain(value) for section, value in
                 (("windows", windows), ("clips", clips), ("model", model),
                  ("train", train))}  # fmt: skip
     facts = facts_of(sources, windows, clips, model)
+    _refuse_few(sources, facts, train)
     _refuse_unselectable(sources, facts, train)
     _refuse_missing_masks(labels, batch_set, windows, model)
     work = artifacts.digest_of([parents, settings, artifacts.code_version()])[:16]
@@ -79,7 +86,7 @@ def train(
                 checkpoints=scratch,
                 facts=facts,
                 train=train,
-                resources=resources_of(model),
+                resources=resources.load,
             )
         )
         seen = [item for item in batch_set.ranges if item.block != "evaluation"]
@@ -105,11 +112,26 @@ def _alone_in(scratch: Path) -> Iterator[None]:
         lock.release()
 
 
+def _refuse_few(sources: Sources, facts: DetectorFacts, train: TrainConfig) -> None:
+    """Each mini-batch is shared out, so that every worker needs an example of it."""
+    workers, count = workers_of(train.workers), len(open_examples(sources, facts, "train"))
+    if count < workers:
+        raise UserError(
+            f"the training blocks hold {count} windows or clips, fewer than there are workers, "
+            f"{workers}. Set train.workers={0 if count == 1 else count} or below, or deliver more."
+        )
+
+
 def _refuse_unselectable(sources: Sources, facts: DetectorFacts, train: TrainConfig) -> None:
     if train.select == "best" and not len(open_examples(sources, facts, "validation")):
         raise UserError(
             "train.select=best picks the epoch by validation windows or clips, and there are none. "
             "Name a batch in split.validation, or set train.select=last."
+        )
+    if train.select == "test" and not len(open_examples(sources, facts, "evaluation")):
+        raise UserError(
+            "train.select=test picks the epoch by windows or clips of the evaluation set, and "
+            "there are none. Name a batch in split.evaluation, or set train.select=last."
         )
 
 
@@ -150,6 +172,15 @@ def _threshold(
     return best_threshold(rows["label"].to_numpy() > 0, predictions.anomaly_N)
 
 
+def _selected_by(draft: artifacts.Draft, fitted: Fitted, train: TrainConfig) -> str:
+    if train.select == "last" or fitted.reached.best_score is not None:
+        return SELECTED_BY[train.select].format(metric=train.metric)
+    told = UNDEFINED[train.select].format(metric=train.metric)
+    draft.warnings.append(f"the epoch is the {told}")
+    progress.warn(draft.warnings[-1])
+    return told
+
+
 def _write(
     draft: artifacts.Draft,
     facts: DetectorFacts,
@@ -165,7 +196,7 @@ def _write(
         fitted.weights,
         epoch=reached.best_epoch,
         seen=[dataclasses.asdict(item) for item in seen],
-        selected_by=SELECTED_BY[train.select].format(metric=train.metric),
+        selected_by=_selected_by(draft, fitted, train),
         threshold=threshold,
         workers=fitted.workers,
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 from crosswatch import artifacts
 
+SELECTED_BY = "selected_by"  # the tag of a version that says by what its epoch was picked
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LineageConfig:
@@ -23,8 +25,10 @@ def lineage_tags(
     evaluation: artifacts.Manifest,
     arrivals: Mapping[str, str],
     evaluation_set: Mapping[str, Any],
+    selected_by: str,
 ) -> dict[str, str]:
-    """Tags that lead from a version back to the hashes of the raw files."""
+    """Tags that lead from a version back to the hashes of the raw files, and say by what its epoch
+    was picked."""
     tags = {
         "kfp_run_id": lineage.kfp_run_id,
         "data_revision": lineage.data_revision,
@@ -37,6 +41,7 @@ def lineage_tags(
         "evaluation_digest": evaluation.digest,
         "evaluation_set_version": str(evaluation_set["version"]),
         "evaluation_set_digest": str(evaluation_set["digest"]),
+        SELECTED_BY: selected_by,
     }
     tags |= {f"arrival.{batch}": digest for batch, digest in arrivals.items()}
     return {key: value for key, value in tags.items() if value}

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Any
 from crosswatch import config
 from crosswatch.errors import UserError
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.models.detector import selected_on_evaluation
 from crosswatch.tracking.history import ROLLBACK
-from crosswatch.tracking.promotion import GATE, Gate, Verdict, weigh
+from crosswatch.tracking.lineage import SELECTED_BY
+from crosswatch.tracking.promotion import (
+    GATE,
+    SELECTED_ON_EVALUATION,
+    Gate,
+    Verdict,
+    unjudged,
+    weigh,
+)
 from crosswatch.tracking.registry import ModelRegistry, RegistryPlace, StageName
 
 if TYPE_CHECKING:
@@ -70,6 +79,8 @@ def _gate(
     )
     if mine is None:
         raise UserError(f"the scores of {candidate.name} version {candidate.version} are lost")
+    if selected_on_evaluation(candidate.tags.get(SELECTED_BY, "")):
+        return unjudged(mine, gate, number, SELECTED_ON_EVALUATION)
     if champion is not None and theirs is None:
         raise UserError(
             f"the champion (version {champion.version}) has not been scored on evaluation set "

@@ -11,6 +11,10 @@ from crosswatch.evaluation.bootstrap import Interval
 from crosswatch.evaluation.measure import EvaluateConfig, compare
 
 GATE = "gate"  # the tag of a version that holds its gate
+SELECTED_ON_EVALUATION = (
+    "its epoch was picked on the evaluation set itself (train.select=test), so what is measured "
+    "there compares with nothing; train with train.select=best"
+)
 
 Primary = Literal[
     "f1", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ap", "auc2", "ap2", "miou"

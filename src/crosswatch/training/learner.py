@@ -162,9 +162,8 @@ class Learner:
         self.group.align(self.bare)
         mine = np.arange(len(self.validation))[self.rank.number :: self.rank.world]
         size = 2 * self.job.train.batch_size
-        chunks = [mine[at : at + size] for at in range(0, len(mine), size)]
         part = None
-        if chunks:
+        if chunks := self.validation.chunks(mine, size):
             examples = (self.validation.example(rows).to(self.device) for rows in chunks)
             part = predict(self.bare, examples, self.step)
         parts = [found for found in self.group.gather(part) if found is not None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswatch import artifacts
+from crosswatch.data.sums import ID_PATTERN
 from crosswatch.errors import BadBatchError, UserError
 
 KIND = "features"
@@ -75,7 +76,8 @@ def is_imported(folder: Path) -> bool:
 def open_imported(folder: Path) -> ImportedSet:
     """
     Raises:
-        UserError: it is no features artifact, damaged, or was not imported.
+        UserError: it is no features artifact, damaged, was not imported, or names files or
+            modalities by more than plain names.
     """
     state = tuple(_state(folder / name) for name in (artifacts.MANIFEST, INDEX, LABELS))
     return _opened(folder, state)
@@ -110,8 +112,13 @@ def _opened(folder: Path, state: tuple[Any, ...]) -> ImportedSet:
     for listed, entry in manifest.files.items():
         if "/" in listed:
             batch, name = listed.split("/", 1)
+            if not ID_PATTERN.fullmatch(name):
+                raise UserError(f"{folder}: {listed[:100]!r} is no file of a batch. {AGAIN}")
             files.setdefault(batch, {})[name] = entry
     index = artifacts.read_json(folder / INDEX)
+    for modality in index["modalities"]:
+        if not ID_PATTERN.fullmatch(modality):
+            raise UserError(f"{folder}: {modality[:100]!r} is no name of a modality. {AGAIN}")
     return ImportedSet(
         folder=folder,
         digest=manifest.digest,

@@ -72,7 +72,8 @@ class DistilbertEncoder:
             self.config.weights,
             option=OPTION,
             expected="DistilBERT's config.json, model.safetensors and tokenizer.json or vocab.txt",
-            instead="'features.encoders=[image, hashed]' (and 'model.text=[hashed]' for a model of text)",
+            instead="'features.encoders=[image, hashed]' (and 'model.text=[hashed]' for a model of "
+            "text)",
         )
 
 

@@ -325,7 +325,7 @@ def test_settings_that_make_no_sense_are_refused(settings: tuple[str, ...], mess
 def test_more_workers_than_the_machine_can_hold_are_refused() -> None:
     too_many = 4 * (os.cpu_count() or 1) + 1
     with pytest.raises(UserError, match=rf"train.workers is {too_many}; this machine has"):
-        distributed._workers(too_many)
+        distributed.workers_of(too_many)
 
 
 def test_a_pixel_head_without_masks_is_refused(data: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class BatchStream:
             return rows
         spans_s = np.asarray(self.parts[0].spans_s[rows])
         lasts_s = spans_s[:, 1] - spans_s[:, 0]
-        return part.rows_at(spans_s.mean(axis=1), within_s=lasts_s)  # type: ignore[arg-type]
+        return part.rows_at(spans_s.mean(axis=1), within_s=lasts_s)
 
 
 def _taken(array: npt.NDArray[Any], rows: Rows, crop: int | None) -> npt.NDArray[Any]:

@@ -43,8 +43,11 @@ class Feature:
     def __len__(self) -> int:
         return len(self.values)
 
-    def rows_at(self, at_s: npt.NDArray[np.float64], *, within_s: float = 0.0) -> Rows:
-        """The row that tells of each instant (N,); -1 where none does within `within_s`.
+    def rows_at(
+        self, at_s: npt.NDArray[np.float64], *, within_s: float | npt.NDArray[np.float64] = 0.0
+    ) -> Rows:
+        """The row that tells of each instant (N,); -1 where none does within `within_s`, which may
+        be given for each.
 
         Of overlapping rows it is the one that began last; none may lie within another. What is
         found may tell of later instants too, up to the row's end: `rows_ended_by` never does.

@@ -29,8 +29,7 @@ from crosswatch.models.detector import (
 )
 from crosswatch.models.settings.fmformer import FmFormerConfig
 from crosswatch.records import TimeRange
-from crosswatch.training.distributed import Fitted, train_distributed
-from crosswatch.training.distributed import _workers as workers_of
+from crosswatch.training.distributed import Fitted, train_distributed, workers_of
 from crosswatch.training.learner import Job
 from crosswatch.training.plots import plot_curves
 from crosswatch.training.resources import resources_of

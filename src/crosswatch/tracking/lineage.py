@@ -38,6 +38,7 @@ def lineage_tags(
         "batch_set_digest": checkpoint.parents["batches"],
         "labels_digest": checkpoint.parents["labels"],
         "features_digest": checkpoint.parents.get("features", ""),
+        "text_tower_digest": checkpoint.parents.get("text_tower", ""),
         "evaluation_digest": evaluation.digest,
         "evaluation_set_version": str(evaluation_set["version"]),
         "evaluation_set_digest": str(evaluation_set["digest"]),

@@ -29,7 +29,7 @@ def train_distributed(job: Job) -> Fitted:
     Raises:
         UserError: more workers than the machine can hold.
     """
-    workers = _workers(job.train.workers)
+    workers = workers_of(job.train.workers)
     if workers == 0:
         fit(job, Alone())
     else:
@@ -41,7 +41,7 @@ def train_distributed(job: Job) -> Fitted:
     return Fitted(weights=best, reached=reached, workers=workers)
 
 
-def _workers(asked: int | None) -> int:
+def workers_of(asked: int | None) -> int:
     gpus = torch.cuda.device_count()
     if asked is None:
         return gpus or 2

@@ -115,7 +115,7 @@ def test_a_model_is_evaluated_over_other_lengths_without_training(
     assert 0 < len(two) <= len(one)  # instants whose longer history is whole
     shared = one.rows["end_s"].isin(two.rows["end_s"]).to_numpy()
     assert np.abs(one.probability_NK[shared] - two.probability_NK).max() > 1e-6
-    with pytest.raises(UserError, match="windows of other lengths .evaluate.lengths. than the"):
+    with pytest.raises(UserError, match=r"windows of other lengths .evaluate.lengths. than the"):
         run("register", **where, checkpoint=data / "current", evaluation=tmp_path / "longer",
             registry=tmp_path / "registry", out=tmp_path / "registration")  # fmt: skip
     with pytest.raises(UserError, match="pe_resize: slice cannot add any"):

@@ -219,7 +219,7 @@ def test_nothing_to_do_is_one_word_and_keeps_what_is_quarantined(
     run = LocalRun(log=tmp_path / "log", outcomes={"claim": claimed})
     run.note({"event": "quarantined", "batch": "batch-3", "reason": "video.mp4 is empty"})
     run.note({"event": "idle", "outcome": outcome, "batches": batches})
-    closing = retrain._closing(run, tmp_path)
+    closing = retrain._closing(run, tmp_path, "fmformer-furnace")
     assert (closing.facts["outcome"], closing.facts["message"]) == (outcome, claimed)
     assert closing.facts["batches"] == batches
     assert closing.facts["quarantined"] == {"batch-3": "video.mp4 is empty"}
@@ -246,7 +246,7 @@ def test_the_command_for_mlflow_names_the_database(
     assert retrain._interface(uri) == f"mlflow ui --backend-store-uri '{uri}'"
     assert retrain._interface("http://mlflow:5000") == "http://mlflow:5000"
     for name, offered in (("workspace", True), ("elsewhere", False)):
-        assert any("make ui" in text for _, text in retrain._next(Path(name))) == offered
+        assert any("make ui" in text for _, text in retrain._next(Path(name), "itsc")) == offered
 
 
 def test_an_undefined_number_is_printed_as_such() -> None:

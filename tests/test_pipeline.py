@@ -44,8 +44,8 @@ def test_the_next_run_completes_and_promotes_the_first_version(plant: Plant) -> 
     assert (found["outcome"], found["model"], found["version"]) == ("promoted", MODEL, "1")
     assert set(found["metrics"]) == {
         "accuracy", "f1", "fdr", "mdr", "auc", "ap", "balanced_accuracy", "miou", "frame_accuracy",
-        "eer", "accuracy_video", "accuracy_signal", "accuracy_pixels", "false_alarms_per_hour", "detection_delay_s",
-        "detected_share",
+        "eer", "accuracy_video", "accuracy_signal", "accuracy_pixels",
+        "false_alarms_per_hour", "detection_delay_s", "detected_share",
     }  # fmt: skip
     assert found["intervals"]["accuracy"]["low"] <= found["metrics"]["accuracy"]
     assert found["evaluation_set"]["version"] == 1

@@ -20,6 +20,9 @@ def fuse(visual: Path, current: Path, out: Path) -> None:
     Raises:
         UserError: they are no such pair, or were trained on different batches or labels.
     """
+    for path in (visual, current):
+        if path.resolve() == out.resolve():
+            raise UserError(f"--out {out}: is one of the two models. Write somewhere else.")
     manifests = [artifacts.open_artifact(path, kind=CHECKPOINT) for path in (visual, current)]
     for role in ("batches", "labels"):
         if manifests[0].parents[role] != manifests[1].parents[role]:

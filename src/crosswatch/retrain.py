@@ -16,6 +16,7 @@ from crosswatch import artifacts, kubeflow
 from crosswatch.data.batches import SET_INDEX
 from crosswatch.data.store.place import Place
 from crosswatch.errors import UserError
+from crosswatch.experiment import DEFAULT_RECIPE
 from crosswatch.progress import FAILURE, MISTAKE
 
 DONE, QUARANTINE = 0, 3
@@ -67,7 +68,7 @@ def retrain_here(
         artifacts.sweep(folder)
     if run.returncode != 0 or run.failure is not None:
         return _say_what_failed(run, as_json=as_json)
-    closing = _closing(run, workspace)
+    closing = _closing(run, workspace, recipe)
     _print(closing, as_json=as_json)
     return QUARANTINE if closing.facts["quarantined"] else DONE
 
@@ -110,7 +111,7 @@ def _say_what_failed(run: kubeflow.LocalRun, *, as_json: bool) -> int:
     return FAILURE
 
 
-def _closing(run: kubeflow.LocalRun, workspace: Path) -> Closing:
+def _closing(run: kubeflow.LocalRun, workspace: Path, recipe: str) -> Closing:
     facts: dict[str, Any] = {
         "quarantined": dict(run.quarantined),
         "metrics": {},
@@ -122,7 +123,7 @@ def _closing(run: kubeflow.LocalRun, workspace: Path) -> Closing:
         lines += _places(run, facts, workspace)
     else:
         lines = _nothing_to_do(run, facts)
-    return Closing(facts=facts, lines=(*lines, *_next(workspace)))
+    return Closing(facts=facts, lines=(*lines, *_next(workspace, recipe)))
 
 
 def _nothing_to_do(run: kubeflow.LocalRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -230,17 +231,18 @@ def _interface(tracking_uri: str) -> str:
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
-def _next(workspace: Path) -> list[tuple[str, str]]:
+def _next(workspace: Path, recipe: str) -> list[tuple[str, str]]:
+    run = f"{_command()} run" + ("" if recipe == DEFAULT_RECIPE else f" --recipe {recipe}")
     is_default = workspace.resolve() == Path("workspace").resolve()
     return [
         *([("next", "make ui: the runs, curves and models in MLflow")] if is_default else []),
         (
             "next",
-            f"{_command()} run --batches SRC --workspace {workspace}: retrain on more batches",
+            f"{run} --batches SRC --workspace {workspace}: retrain on more batches",
         ),
         (
             "next",
-            f"{_command()} run --show-config: every setting; --set train.epochs=8 changes one",
+            f"{run} --show-config: every setting; --set train.epochs=8 changes one",
         ),
     ]
 

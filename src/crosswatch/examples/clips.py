@@ -109,9 +109,9 @@ class ClipExamples:
         columns = ["batch", "end_s", "segment", "start_s", "crop"]
         return pd.DataFrame(told, columns=columns).assign(label=self.class_N)
 
-    def holds_any(self, at: int) -> bool:
-        """Whether any clip has a valid token in stream number `at`."""
-        return any(len(self._valid(row, at)) for row in range(len(self)))
+    def holding(self, at: int) -> int:
+        """How many clips have a valid token in stream number `at`."""
+        return sum(len(self._valid(row, at)) > 0 for row in range(len(self)))
 
     def spread(self, at: int) -> Spread:
         """Of the valid tokens of stream number `at`."""
@@ -157,7 +157,7 @@ def refuse_empty(examples: ClipExamples, block: str) -> None:
             f"the {block} blocks hold no clip of {clips.length_s:g} s; deliver longer batches or "
             "shorten clips.length_s"
         )
-    if not any(examples.holds_any(at) for at in range(len(streams))):
+    if not any(examples.holding(at) for at in range(len(streams))):
         names = dict.fromkeys(name for stream in streams for name in stream.modalities)
         raise UserError(
             f"none of the {len(examples)} clips of the {block} blocks has a valid row of "

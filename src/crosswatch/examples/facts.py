@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from crosswatch import progress
 from crosswatch.data.clips import ClipsConfig
 from crosswatch.data.gather import windows_of
 from crosswatch.data.windows import WindowConfig
@@ -86,11 +87,17 @@ def _of_clips(
     training = ClipExamples.open(sources.batch_set, features, facts, "train")
     refuse_empty(training, "training")
     for at, stream in enumerate(model.streams):
-        if not training.holds_any(at):
+        holding = training.holding(at)
+        if not holding:
             raise UserError(
                 f"no training clip has a valid row of {' or '.join(stream.modalities)}, which the "
                 f"model's stream {stream.name!r} needs. Choose other features for it, or see why "
                 "extract found none."
+            )
+        if holding < len(training):  # allowed, and worth knowing
+            progress.warn(
+                f"{len(training) - holding} of {len(training)} training clips have no "
+                f"{'+'.join(stream.modalities)}"
             )
     if not model.standardise:
         return facts

@@ -106,7 +106,8 @@ def _summarise(draft: artifacts.Draft, scores: dict[str, list[float]]) -> None:
         draft / "scores.json",
         {"held_out_keyframe_iou": mean, "keyframes": len(every), "by_batch": scores},
     )
-    text = f"{int(draft.counts.get('masks', 0))} masks" if draft.counts.get("masks") else draft.note
+    masks = int(draft.counts.get("masks", 0))
+    told = [f"{masks} masks" if masks else draft.note or "classes"]
     if mean is not None:
-        text += f", propagated boxes meet held-out keyframes with IoU {mean:.2f}"
-    progress.outcome(text)
+        told.append(f"propagated boxes meet held-out keyframes with IoU {mean:.2f}")
+    progress.outcome(", ".join(told))

@@ -11,7 +11,7 @@ from crosswatch.models.settings.vad import ClipTextConfig, VadConfig
 
 SECTION = "model.text"
 TEXT_TOWER = "text_tower"
-INSTEAD = "model.class_text=learned with 'model.prompts=[]'"
+INSTEAD = "model.class_text=learned --set 'model.prompts=[]'"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

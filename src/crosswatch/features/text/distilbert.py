@@ -72,8 +72,7 @@ class DistilbertEncoder:
             self.config.weights,
             option=OPTION,
             expected="DistilBERT's config.json, model.safetensors and tokenizer.json or vocab.txt",
-            instead="'features.encoders=[image, hashed]' (and 'model.text=[hashed]' for a model of "
-            "text)",
+            instead="'features.encoders=[image, hashed]' --set 'model.text=[hashed]'",
         )
 
 

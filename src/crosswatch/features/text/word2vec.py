@@ -67,7 +67,7 @@ class Word2vecEncoder:
             expected="GoogleNews-vectors-negative300.bin (or .bin.gz, of "
             "https://code.google.com/archive/p/word2vec), or another file of "
             f"{', '.join(READERS)} (each also .gz),",
-            instead="'features.encoders=[imported, hashed]' 'model.text=[hashed_tokens]'",
+            instead="'features.encoders=[imported, hashed]' --set 'model.text=[hashed_tokens]'",
         )
         if found.path.is_dir():
             raise UserError(f"{OPTION}.source: {found.path} is a folder. Name the file in it.")

@@ -20,9 +20,7 @@ from numpy.typing import ArrayLike
 from crosswatch.errors import UserError
 from crosswatch.evaluation.bootstrap import (
     FloatArray,
-    Interval,
     Statistic,
-    block_bootstrap,
     estimate,
 )
 from crosswatch.evaluation.classification import mean_of_defined
@@ -67,26 +65,6 @@ def detection_map(
         predictions, segments, labels, classes, iou_thresholds=iou_thresholds, compat=compat
     )
     return {iou: estimate(found[_name(iou)], len(predictions)) for iou in iou_thresholds}
-
-
-def detection_interval(
-    predictions: Sequence[ArrayLike],
-    segments: Sequence[Spans],
-    labels: Sequence[Sequence[str]],
-    classes: Sequence[str],
-    *,
-    iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-    compat: bool = False,
-    samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """The mean of `detection_map` over its thresholds, with an interval from resampled videos."""
-    found = detection_statistics(
-        predictions, segments, labels, classes, iou_thresholds=iou_thresholds, compat=compat
-    )
-    videos = np.arange(len(predictions))
-    return block_bootstrap(videos, found["map"], samples=samples, seed=seed, level=level)
 
 
 def detection_statistics(

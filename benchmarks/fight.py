@@ -33,9 +33,9 @@ from crosswatch import experiment, progress
 from crosswatch.crossvalidate import crossvalidate
 from crosswatch.data.adapters.finding import batch_id, short_hash
 from crosswatch.evaluation.bootstrap import Interval
-from crosswatch.evaluation.measure import EvaluateConfig
 from crosswatch.evaluation.predictions import Predictions
 from crosswatch.evaluation.seeds import compare_seeds, measure_seeds
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.models.tokens import BINARY
 
 DATA = Path("../shared/data/fight_surv")

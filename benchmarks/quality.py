@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from crosswatch import config, experiment, stages
-from crosswatch.evaluation.measure import compare, measure
+from crosswatch.evaluation.measure import measure
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.seeds import compare
 
 VARIANTS = {
     "current": ("model.modality=current", "model.pixel_head=false"),

@@ -1,6 +1,8 @@
 """One mechanism for settings: strict names and types, stated precedence."""
 
 import dataclasses
+import subprocess
+import sys
 from typing import Literal
 
 import pytest
@@ -110,3 +112,11 @@ def test_every_packaged_recipe_resolves_and_survives_being_written(name: str) ->
 def test_malformed_assignments_are_refused(assignment: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         config.override({}, [assignment])
+
+
+def test_settings_are_read_without_the_libraries_that_take_seconds() -> None:
+    """A command begins, and refuses, before torch and pandas are there."""
+    slow = "{'torch', 'pandas', 'ray', 'mlflow'}"
+    code = f"import sys, crosswatch.experiment; print({slow} & {{*sys.modules}})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"

@@ -21,9 +21,10 @@ from crosswatch.data.batches import BatchSet, open_set
 from crosswatch.data.folds import CrossvalidateConfig, before, deal
 from crosswatch.errors import UserError
 from crosswatch.evaluation.bootstrap import block_bootstrap
-from crosswatch.evaluation.measure import EvaluateConfig, measure
+from crosswatch.evaluation.measure import measure
 from crosswatch.evaluation.predictions import Predictions
 from crosswatch.evaluation.seeds import compare_seeds, measure_seeds
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.records import Event
 
 SOURCES = [f"s{number}" for number in range(6)]

@@ -14,9 +14,10 @@ from crosswatch.data.batches import BatchSet
 from crosswatch.errors import UserError
 from crosswatch.evaluation.bootstrap import block_bootstrap
 from crosswatch.evaluation.frames import frame_metrics
-from crosswatch.evaluation.measure import EvaluateConfig, compare, measure, statistics_of
+from crosswatch.evaluation.measure import measure, statistics_of
 from crosswatch.evaluation.predictions import Predictions
-from crosswatch.evaluation.seeds import compare_seeds
+from crosswatch.evaluation.seeds import compare, compare_seeds
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.evaluation.truth import measure_segments
 from crosswatch.evaluation.units import units_of
 from crosswatch.records import Event

@@ -10,8 +10,10 @@ import torch
 
 from crosswatch import config, experiment
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig, compare, statistics_of
+from crosswatch.evaluation.measure import statistics_of
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.seeds import compare
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.records import TimeRange
 from crosswatch.stages.train import SELECTED_BY as SELECTED
 from crosswatch.tracking import manual

@@ -18,7 +18,7 @@ from crosswatch.data.store.settings import TransferConfig
 from crosswatch.data.sync.estimate import SyncConfig
 from crosswatch.data.windows import WindowConfig
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.features.settings import CaptionConfig, FeatureConfig
 from crosswatch.models import FeatureModelConfig, ModelConfig
 from crosswatch.models.settings.fmformer import FmFormerConfig

@@ -19,8 +19,9 @@ from crosswatch.evaluation.bootstrap import (
     estimate,
     paired_difference,
 )
-from crosswatch.evaluation.measure import EvaluateConfig, intervals, statistics_of
+from crosswatch.evaluation.measure import intervals, statistics_of
 from crosswatch.evaluation.predictions import Predictions
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.evaluation.units import at_rows, shared_rows, units_of
 
 Seeds = Sequence[Predictions]
@@ -36,6 +37,13 @@ def measure_seeds(seeds: Seeds, evaluate: EvaluateConfig) -> dict[str, Interval]
     pooled = [each.pooled(evaluate.pool) for each in _aligned(seeds)]
     units = units_of(pooled[0], evaluate)
     return intervals(_averaged(pooled, evaluate, units), units, evaluate)
+
+
+def compare(
+    first: Predictions, second: Predictions, metric: str, evaluate: EvaluateConfig
+) -> tuple[float, float, Interval]:
+    """`compare_seeds` of one model each."""
+    return compare_seeds([first], [second], metric, evaluate)
 
 
 def compare_seeds(

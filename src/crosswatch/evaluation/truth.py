@@ -5,8 +5,9 @@ import numpy as np
 from crosswatch.data.batches import Batch, BatchSet
 from crosswatch.evaluation.bootstrap import Interval, Statistic
 from crosswatch.evaluation.detection import Spans, detection_statistics
-from crosswatch.evaluation.measure import EvaluateConfig, intervals
+from crosswatch.evaluation.measure import intervals
 from crosswatch.evaluation.predictions import Floats, Predictions
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.evaluation.units import units_of, videos_of
 from crosswatch.models.tokens import BINARY
 

@@ -21,8 +21,8 @@ from crosswatch.models.tokens import BINARY
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crosswatch.evaluation.measure import EvaluateConfig
     from crosswatch.evaluation.predictions import Predictions
+    from crosswatch.evaluation.settings import EvaluateConfig
 
 IntArray = npt.NDArray[np.int64]
 TIME_DECIMALS = 4  # of s; two models reach the same instant by different sums

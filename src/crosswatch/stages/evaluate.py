@@ -7,9 +7,10 @@ from pathlib import Path
 from crosswatch import artifacts, config, progress
 from crosswatch.evaluation.bootstrap import Interval
 from crosswatch.evaluation.explanations import EXPLANATIONS, Explanations
-from crosswatch.evaluation.measure import EvaluateConfig, measure
+from crosswatch.evaluation.measure import measure
 from crosswatch.evaluation.plots import plot_evaluation
 from crosswatch.evaluation.scoring import score_block
+from crosswatch.evaluation.settings import EvaluateConfig
 from crosswatch.evaluation.truth import measure_segments
 from crosswatch.examples.opening import Sources
 from crosswatch.models.detector import (

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from crosswatch import artifacts, config, progress
 from crosswatch.errors import UserError
-from crosswatch.evaluation.measure import EvaluateConfig, LengthsConfig
 from crosswatch.evaluation.predictions import Predictions
 from crosswatch.evaluation.scoring import score_block
+from crosswatch.evaluation.settings import EvaluateConfig, LengthsConfig
 from crosswatch.examples.opening import Sources
 from crosswatch.models.detector import Detector, load_detector, selected_on_evaluation
 from crosswatch.stages.evaluate import EVALUATION, PREDICTIONS

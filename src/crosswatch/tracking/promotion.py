@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from crosswatch.evaluation.bootstrap import Interval
-from crosswatch.evaluation.measure import EvaluateConfig, compare
+from crosswatch.evaluation.settings import EvaluateConfig
 
 GATE = "gate"  # the tag of a version that holds its gate
 SELECTED_ON_EVALUATION = (
@@ -102,6 +102,10 @@ def weigh(
     candidate: Predictions, champion: Predictions | None, gate: Gate, evaluation_set: int | str
 ) -> Verdict:
     """Compare two sets of predictions on the instants that they share, and judge."""
+    from crosswatch.evaluation.seeds import (
+        compare,
+    )  # with torch and pandas, which settings need not
+
     against = candidate if champion is None else champion
     mine, theirs, difference = compare(candidate, against, gate.primary, gate.evaluate)
     return judge(
